@@ -1,0 +1,213 @@
+//! The configuration file: raw TOML is parsed once into types that are valid by construction.
+//! Pure: no file is read, no name resolved, no path looked at.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::limits::{Limits, Timeouts};
+
+/// A whole valid configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// User (and optionally group) to become after the sockets are bound.
+    pub user: Option<String>,
+    /// Worker threads; `None` is one per core that the process may run on.
+    pub workers: Option<usize>,
+    /// Where verified staples survive a restart; `None` turns the cache off.
+    pub cache: Option<PathBuf>,
+    /// Client connections a worker may hold and similar bounds.
+    pub limits: Limits,
+    /// How long each wait may last.
+    pub timeouts: Timeouts,
+    /// Listeners in file order.
+    pub listeners: Vec<Listener>,
+    /// Sites in file order.
+    pub sites: Vec<Site>,
+    /// The admin interface.
+    pub admin: Admin,
+    /// Log format and level.
+    pub log: Log,
+    /// The process that talks to responders.
+    pub egress: Egress,
+}
+
+/// One `[listen.NAME]` table.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// NAME.
+    pub name: String,
+    /// Socket addresses. `[::]` is IPv6 only, so that `0.0.0.0` beside it does not collide.
+    pub addresses: Vec<SocketAddr>,
+    /// Oldest protocol version.
+    pub min_version: TlsVersion,
+    /// Cipher suites in order of preference (rustls names, e.g. `TLS13_AES_128_GCM_SHA256`).
+    pub ciphers: Vec<Cipher>,
+    /// Key exchange groups in order of preference.
+    pub groups: Vec<Group>,
+    /// TLS 1.3 tickets sent after a full handshake; 0 turns resumption off (TLS 1.2 too).
+    pub tickets: u8,
+    /// Sources whose PROXY header is required and believed; others must not send one.
+    pub proxy_from: Vec<ipnet::IpNet>,
+    /// Site (index into [`Config::sites`]) for a client that names none or an unknown one; `None`: refuse with `unrecognized_name`.
+    pub default_site: Option<usize>,
+    /// Length of each socket's accept queue.
+    pub backlog: u32,
+}
+
+/// A protocol version that may be the oldest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
+}
+
+/// A cipher suite. The variants are rustls's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(non_camel_case_types, reason = "the IANA names")]
+pub enum Cipher {
+    /// TLS 1.3.
+    TLS13_AES_128_GCM_SHA256,
+    /// TLS 1.3.
+    TLS13_AES_256_GCM_SHA384,
+    /// TLS 1.3.
+    TLS13_CHACHA20_POLY1305_SHA256,
+    /// TLS 1.2.
+    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    /// TLS 1.2.
+    TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    /// TLS 1.2.
+    TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    /// TLS 1.2.
+    TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    /// TLS 1.2.
+    TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    /// TLS 1.2.
+    TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+/// A key exchange group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// X25519 with ML-KEM-768 (draft-ietf-tls-ecdhe-mlkem).
+    X25519Mlkem768,
+    /// RFC 7748.
+    X25519,
+    /// secp256r1.
+    P256,
+    /// secp384r1.
+    P384,
+}
+
+/// One `[[site]]` table.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// What the site is called in status and logs: its first name.
+    pub name: String,
+    /// DNS names, lower case A-labels, wildcards as `*.example.com`.
+    pub names: Vec<String>,
+    /// Indices into [`Config::listeners`]; all of them by default.
+    pub listeners: Vec<usize>,
+    /// Certificate and key files, in file order.
+    pub certificates: Vec<CertificateFiles>,
+    /// Where the bytes go.
+    pub backends: Vec<Backend>,
+    /// PROXY header sent to the backend.
+    pub proxy_protocol: Option<ProxyVersion>,
+    /// ALPN protocols in order of preference; empty: none negotiated.
+    pub alpn: Vec<String>,
+    /// Stapling of the site's certificates.
+    pub ocsp: Ocsp,
+}
+
+/// One certificate of a site.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CertificateFiles {
+    /// PEM: leaf first, then issuers.
+    pub cert: PathBuf,
+    /// PEM: the key, mode 600 or stricter.
+    pub key: PathBuf,
+}
+
+/// One backend as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// `host:port`, host a name or an address; names are resolved when the configuration is loaded.
+    Tcp(String),
+    /// `unix:/path`.
+    Unix(PathBuf),
+}
+
+/// Version of an outgoing PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// Text.
+    V1,
+    /// Binary, with the TLVs authority, ALPN, SSL and unique id.
+    V2,
+}
+
+/// Stapling of a site.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ocsp {
+    /// False: nothing is fetched or stapled.
+    pub enabled: bool,
+    /// Responder used instead of the certificate's own.
+    pub responder: Option<String>,
+    /// Handshakes without a staple: soft serves unstapled, hard refuses. `None`: hard for Must-Staple certificates, else soft.
+    pub hard: Option<bool>,
+    /// How far clocks may differ.
+    pub skew: Duration,
+    /// Oldest response without nextUpdate.
+    pub max_age: Duration,
+    /// SHA-1 signatures are taken.
+    pub allow_sha1: bool,
+    /// Share of the validity before nextUpdate at which a refresh is due, 0.05 to 0.95.
+    pub margin: f64,
+}
+
+/// The admin interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where it listens; `None`: no admin interface.
+    pub listen: Option<AdminAddress>,
+}
+
+/// Where the admin interface listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// Unix socket, mode 600.
+    Unix(PathBuf),
+    /// TCP, loopback only.
+    Tcp(SocketAddr),
+}
+
+/// The log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// One JSON object a line instead of text.
+    pub json: bool,
+    /// `tracing` filter directives, e.g. `info` or `clinch=debug`.
+    pub level: String,
+}
+
+/// The egress process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Egress {
+    /// The user it runs as; `None`: the user of the main process.
+    pub user: Option<String>,
+}
+
+/// A configuration that cannot be used; `Display` names file position, key, and remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {}
+
+impl Config {
+    /// Parses and validates a configuration file's text.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let _ = text;
+        todo!()
+    }
+}

@@ -1,0 +1,1 @@
+//! The data plane: worker, accept, handshake, relay.

@@ -1,0 +1,80 @@
+//! Every bound of the process, in one place: what may be held, for how long, how often retried.
+//!
+//! Operators change the fields of [`Limits`] and [`Timeouts`] (tables `[limits]` and `[timeouts]`);
+//! the constants are fixed. A bound reached is counted, never silently passed.
+
+use std::time::Duration;
+
+/// What one worker may hold at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections a worker holds at once; at the bound it stops accepting, so that the
+    /// kernel's backlog pushes back. `None`: as many as the file-descriptor limit carries.
+    pub connections_per_worker: Option<usize>,
+    /// Connections one client address may hold on one worker. 0 means no bound.
+    pub connections_per_client: u32,
+    /// Bytes a client may send before its handshake is complete.
+    pub handshake_bytes: usize,
+    /// Largest read from a peer in bulk transfer, bytes.
+    pub read_buffer: usize,
+    /// Certificates (with keys and staple) that one core keeps ready to sign; beyond it the
+    /// least recently used is made again when next asked for.
+    pub ready_certificates_per_core: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_per_worker: None,
+            connections_per_client: 0,
+            handshake_bytes: 64 * 1024,
+            read_buffer: 256 * 1024,
+            ready_certificates_per_core: 4096,
+        }
+    }
+}
+
+/// How long each wait may last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From accept to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// One attempt to connect to one backend.
+    pub connect: Duration,
+    /// Without a byte in either direction.
+    pub idle: Duration,
+    /// After SIGTERM, before connections that remain are closed.
+    pub drain: Duration,
+    /// After both sides were told that the connection ends, before it is dropped.
+    pub linger: Duration,
+    /// Before listening, for the first staples.
+    pub startup_wait: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            connect: Duration::from_secs(5),
+            idle: Duration::from_secs(300),
+            drain: Duration::from_secs(30),
+            linger: Duration::from_secs(5),
+            startup_wait: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A whole OCSP request, resolution and connect included.
+pub const FETCH_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Largest OCSP response taken, bytes. Real ones are 0.5 to 3 KiB.
+pub const OCSP_RESPONSE_BYTES: usize = 64 * 1024;
+
+/// Longest URL path built for a GET request; beyond it the request is a POST (RFC 9919 section 5).
+pub const OCSP_GET_BYTES: usize = 255;
+
+/// Fetches in flight at once, over all responders.
+pub const FETCHES_IN_FLIGHT: usize = 64;
+
+/// Sessions tickets are encrypted under a key for this long, and taken for twice as long.
+pub const TICKET_KEY_PERIOD: Duration = Duration::from_secs(6 * 3600);

@@ -1,0 +1,3 @@
+//! What the process tells: counters, metrics, log events, health, status.
+
+pub mod counters;

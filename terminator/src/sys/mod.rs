@@ -1,0 +1,1 @@
+//! The only unsafe code: io_uring operations, sockets, affinity, privileges.
