@@ -1,0 +1,140 @@
+//! What control knows, as data: for `clinch status`, the admin interface and the metrics.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::load::Class;
+use crate::egress;
+
+/// Everything, at one instant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Generation of the snapshot last published.
+    pub generation: u64,
+    /// The generation each worker serves from, in order of the workers.
+    pub adopted: Vec<u64>,
+    /// Number of the configuration in force: 1 at start, one more with each reload.
+    pub epoch: u64,
+    /// Whether responders can be asked.
+    pub egress: egress::State,
+    /// Why the last reload was refused; `None` when it took effect.
+    pub last_reload_error: Option<String>,
+    /// Certificates in table order.
+    pub certificates: Vec<CertificateStatus>,
+    /// Sites in configuration order.
+    pub sites: Vec<SiteStatus>,
+}
+
+/// One certificate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// Subject for people.
+    pub subject: String,
+    /// SHA-256 of the certificate, hexadecimal.
+    pub fingerprint: String,
+    /// SHA-256 of its public key, hexadecimal.
+    pub spki_sha256: String,
+    /// Issuer for people.
+    pub issuer: String,
+    /// End of the certificate's validity.
+    #[serde(with = "instant")]
+    pub not_after: SystemTime,
+    /// Names of the sites that use it.
+    pub sites: Vec<String>,
+    /// Kind of revocation information it has.
+    pub class: Class,
+    /// The certificate carries the TLS feature *status_request*.
+    pub must_staple: bool,
+    /// Without a staple, handshakes are refused.
+    pub staple_required: bool,
+    /// State of the staple.
+    pub staple: StapleStatus,
+    /// Start of the staple's validity.
+    #[serde(with = "optional_instant")]
+    pub this_update: Option<SystemTime>,
+    /// When the responder has newer information.
+    #[serde(with = "optional_instant")]
+    pub next_update: Option<SystemTime>,
+    /// From then on it is not sent.
+    #[serde(with = "optional_instant")]
+    pub staple_not_after: Option<SystemTime>,
+    /// When the responder is asked next; `None` while it is being asked, or never.
+    #[serde(with = "optional_instant")]
+    pub next_fetch: Option<SystemTime>,
+    /// Failures since the last success.
+    pub failures: u32,
+    /// Why the last attempt failed, in words.
+    pub last_error: Option<String>,
+    /// Responder asked first.
+    pub responder: Option<String>,
+}
+
+/// State of a certificate's staple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StapleStatus {
+    /// Nothing to staple.
+    NotApplicable,
+    /// Wanted, not there.
+    Missing,
+    /// Verified and valid.
+    Stapled,
+    /// Was there and has run out.
+    Expired,
+    /// The responder says revoked; the certificate is not served.
+    Revoked,
+}
+
+/// One site.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SiteStatus {
+    /// First name.
+    pub name: String,
+    /// Positions in [`Status::certificates`].
+    pub certificates: Vec<u32>,
+    /// Resolved backends.
+    pub backends: Vec<String>,
+}
+
+/// Instants as RFC 3339 text.
+mod instant {
+    use std::time::SystemTime;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::clock;
+
+    pub(super) fn serialize<S: Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&clock::rfc3339(*at))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
+        let text = String::deserialize(from)?;
+        clock::parse_rfc3339(&text).map_err(D::Error::custom)
+    }
+}
+
+/// Instants that may be absent.
+mod optional_instant {
+    use std::time::SystemTime;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    use crate::clock;
+
+    pub(super) fn serialize<S: Serializer>(
+        at: &Option<SystemTime>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        at.map(clock::rfc3339).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        Option::<String>::deserialize(from)?
+            .map(|text| clock::parse_rfc3339(&text).map_err(D::Error::custom))
+            .transpose()
+    }
+}
