@@ -1,1 +1,6 @@
 //! The only unsafe code: io_uring operations, sockets, affinity, privileges.
+#![expect(unsafe_code, reason = "this module is where the kernel is spoken to")]
+
+pub mod affinity;
+pub mod sockets;
+pub mod uring;

@@ -1,0 +1,216 @@
+//! io_uring operations for the data plane, each a future on the thread's tokio-uring ring.
+//!
+//! tokio-uring 0.5 takes any one-shot operation through [`UnsubmittedOneshot`]; what is built here
+//! keeps everything that the kernel may touch (descriptor, buffer, address) inside the operation, so
+//! that dropping a future is safe: the memory lives until the kernel is done. Dropping does not stop
+//! the operation, though; whoever gives up waiting calls [`Socket::cancel`] or shuts the socket down.
+//!
+//! Everything else of tokio-uring stays behind this module too: [`run`] starts its runtime.
+
+use std::future::Future;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use io_uring::{cqueue, opcode, squeue, types};
+use socket2::{SockAddr, SockAddrStorage};
+use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
+
+/// Runs a future on a new ring of this thread.
+///
+/// `coop_taskrun` and `single_issuer` save interrupts and locking (kernel 6.0); `defer_taskrun`
+/// would hang with tokio-uring's driver, which waits in epoll.
+pub fn run<F: Future>(future: F) -> F::Output {
+    let mut ring = tokio_uring::uring_builder();
+    ring.setup_coop_taskrun()
+        .setup_single_issuer()
+        .setup_cqsize(COMPLETIONS);
+    tokio_uring::builder()
+        .entries(SUBMISSIONS)
+        .uring_builder(&ring)
+        .start(future)
+}
+
+/// Runs a future beside the present one, on the same thread.
+pub fn spawn(future: impl Future<Output = ()> + 'static) {
+    drop(tokio_uring::spawn(future));
+}
+
+/// A socket whose descriptor every operation in flight keeps open.
+#[derive(Clone, Debug)]
+pub struct Socket(Rc<OwnedFd>);
+
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Self {
+        Self(Rc::new(fd))
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Socket {
+    /// Accepts one connection.
+    pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
+        let mut peer = Box::new(Peer {
+            storage: SockAddrStorage::zeroed(),
+            len: size_of::<SockAddrStorage>() as libc::socklen_t,
+        });
+        let storage: *mut SockAddrStorage = &raw mut peer.storage;
+        let entry = opcode::Accept::new(self.target(), storage.cast(), &raw mut peer.len)
+            .flags(libc::SOCK_CLOEXEC)
+            .build();
+        let (result, (_, peer)) = submit((self.clone(), peer), entry).await;
+        let socket = Socket::from(owned(result?));
+        // SAFETY: the kernel wrote an address of `len` bytes for an accepted TCP socket.
+        let address = unsafe { SockAddr::new(peer.storage, peer.len) };
+        let address = address.as_socket().unwrap_or_else(unspecified);
+        Ok((socket, address))
+    }
+
+    /// Connects to an address.
+    pub async fn connect(&self, address: SockAddr) -> io::Result<()> {
+        let address = Box::new(address);
+        let entry =
+            opcode::Connect::new(self.target(), address.as_ptr().cast(), address.len()).build();
+        let (result, _) = submit((self.clone(), address), entry).await;
+        result.map(drop)
+    }
+
+    /// Receives into `buffer` from `at` to its end; 0 is the end of the stream.
+    ///
+    /// Bytes of the buffer beyond what was received are whatever they were before.
+    pub async fn recv(&self, mut buffer: Vec<u8>, at: usize) -> (io::Result<usize>, Vec<u8>) {
+        let free = &mut buffer[at..];
+        let len = u32::try_from(free.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Recv::new(self.target(), free.as_mut_ptr(), len).build();
+        let (result, (_, buffer)) = submit((self.clone(), buffer), entry).await;
+        (result.map(|n| n as usize), buffer)
+    }
+
+    /// Sends `buffer[..len]` whole: the kernel waits for room until the last byte is taken.
+    pub async fn send_all(&self, mut buffer: Vec<u8>, len: usize) -> (io::Result<()>, Vec<u8>) {
+        let mut sent = 0;
+        while sent < len {
+            let rest = &buffer[sent..len];
+            let entry = opcode::Send::new(
+                self.target(),
+                rest.as_ptr(),
+                u32::try_from(rest.len()).unwrap_or(u32::MAX),
+            )
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build();
+            let (result, (_, returned)) = submit((self.clone(), buffer), entry).await;
+            buffer = returned;
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
+                Ok(n) => sent += n as usize,
+                Err(error) => return (Err(error), buffer),
+            }
+        }
+        (Ok(()), buffer)
+    }
+
+    /// Waits until there is something to read, an end of stream or an error, holding no buffer.
+    pub async fn readable(&self) -> io::Result<()> {
+        let entry =
+            opcode::PollAdd::new(self.target(), (libc::POLLIN | libc::POLLRDHUP) as u32).build();
+        let (result, _) = submit(self.clone(), entry).await;
+        result.map(drop)
+    }
+
+    /// Reads the eight bytes of an eventfd, waiting for them.
+    pub async fn read_event(&self) -> io::Result<()> {
+        let mut buffer = Box::new([0u8; 8]);
+        let entry = opcode::Read::new(self.target(), buffer.as_mut_ptr(), 8).build();
+        let (result, _) = submit((self.clone(), buffer), entry).await;
+        result.map(drop)
+    }
+
+    /// Cancels every operation in flight on this socket; each completes with `ECANCELED` unless it
+    /// was done already.
+    pub fn cancel(&self) {
+        let entry =
+            opcode::AsyncCancel2::new(types::CancelBuilder::fd(self.target()).all()).build();
+        // Nobody waits for the answer: the operations themselves report.
+        drop(
+            UnsubmittedOneshot::new(self.clone(), Discard(std::marker::PhantomData), entry)
+                .submit(),
+        );
+    }
+
+    /// Ends one or both directions now. Operations waiting on that direction complete.
+    pub fn shutdown(&self, how: Shutdown) {
+        // A socket that the peer has reset already has nothing left to shut down.
+        let _ = socket2::SockRef::from(&*self.0).shutdown(how);
+    }
+
+    /// The local address of the connection.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        let address = socket2::SockRef::from(&*self.0).local_addr()?;
+        Ok(address.as_socket().unwrap_or_else(unspecified))
+    }
+
+    fn target(&self) -> types::Fd {
+        types::Fd(self.0.as_raw_fd())
+    }
+}
+
+struct Peer {
+    storage: SockAddrStorage,
+    len: libc::socklen_t,
+}
+
+/// Hands back an operation's data beside its result.
+struct Keep<D>(std::marker::PhantomData<D>);
+
+impl<D> OneshotOutputTransform for Keep<D> {
+    type Output = (io::Result<u32>, D);
+    type StoredData = D;
+
+    fn transform_oneshot_output(self, data: D, completion: cqueue::Entry) -> Self::Output {
+        (outcome(&completion), data)
+    }
+}
+
+/// Keeps an operation's data until the kernel is done with it, then drops it.
+struct Discard<D>(std::marker::PhantomData<D>);
+
+impl<D> OneshotOutputTransform for Discard<D> {
+    type Output = ();
+    type StoredData = D;
+
+    fn transform_oneshot_output(self, _: D, _: cqueue::Entry) {}
+}
+
+/// Submits one operation. `data` must own everything that `entry` points to, at a stable address.
+async fn submit<D: Unpin + 'static>(data: D, entry: squeue::Entry) -> (io::Result<u32>, D) {
+    UnsubmittedOneshot::new(data, Keep(std::marker::PhantomData), entry)
+        .submit()
+        .await
+}
+
+fn outcome(completion: &cqueue::Entry) -> io::Result<u32> {
+    u32::try_from(completion.result())
+        .map_err(|_| io::Error::from_raw_os_error(-completion.result()))
+}
+
+fn owned(fd: u32) -> OwnedFd {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the kernel has just made this descriptor for us as the result of an accept.
+    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+}
+
+fn unspecified() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 0))
+}
+
+/// Entries of the submission queue. It is flushed whenever the runtime parks or it is full.
+const SUBMISSIONS: u32 = 1024;
+
+/// Entries of the completion queue; beyond it the kernel keeps completions itself.
+const COMPLETIONS: u32 = 16 * 1024;
