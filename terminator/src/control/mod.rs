@@ -33,6 +33,8 @@ pub struct Setup {
     pub config: Config,
     /// Number of workers, each of which gets a subscriber.
     pub workers: usize,
+    /// The program that is started as `PROGRAM egress`: [`egress::SELF`], this one, except in tests.
+    pub egress_program: PathBuf,
     /// What control counts.
     pub counters: Arc<FetchCounters>,
 }

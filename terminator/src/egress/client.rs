@@ -1,5 +1,7 @@
 //! Control's end of the egress process: starts it, asks it, notices when it is gone.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::protocol::{FetchError, Request, Response};
@@ -25,10 +27,10 @@ pub enum State {
 pub enum LaunchError {}
 
 impl Client {
-    /// Starts `clinch egress` as `user`, or as the present user. Must be called within a tokio
+    /// Starts `PROGRAM egress` ([`SELF`]) as `user`, or as the present user. Must be called within a tokio
     /// runtime and, where `user` is another one, before privileges are dropped.
-    pub fn launch(user: Option<&str>) -> Result<Self, LaunchError> {
-        let _ = user;
+    pub fn launch(program: &Path, user: Option<&str>) -> Result<Self, LaunchError> {
+        let _ = (program, user);
         todo!()
     }
 
@@ -43,3 +45,7 @@ impl Client {
         todo!()
     }
 }
+
+/// The running program itself, even when its file was replaced or lies where the user of the
+/// egress process may not look (proc(5)).
+pub const SELF: &str = "/proc/self/exe";

@@ -9,5 +9,5 @@ pub mod client;
 pub mod process;
 pub mod protocol;
 
-pub use client::{Client, LaunchError, State};
+pub use client::{Client, LaunchError, SELF, State};
 pub use protocol::{FetchError, Method, Request, Response};
