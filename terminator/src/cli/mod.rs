@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod completions;
+pub mod demo;
 mod man;
 
 /// Terminates TLS and staples a verified OCSP response to every handshake that asks for one.
