@@ -2,5 +2,9 @@
 #![expect(unsafe_code, reason = "this module is where the kernel is spoken to")]
 
 pub mod affinity;
+pub mod holder;
+pub mod listening;
+pub mod privileges;
+pub mod resources;
 pub mod sockets;
 pub mod uring;

@@ -1,0 +1,44 @@
+//! What the machine grants the process: file descriptors.
+//!
+//! It raises the descriptor limit as far as the kernel lets it and says how many connections that
+//! carries; the caller refuses to start, or derives its bound, from the figure.
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit};
+
+/// Raises the limit of open files to the hard limit, or to `wanted` if that is higher and the
+/// process may (CAP_SYS_RESOURCE, up to `fs.nr_open`). Returns the limit now in force.
+pub fn raise_descriptor_limit(wanted: u64) -> io::Result<u64> {
+    let present = rustix::process::getrlimit(Resource::Nofile);
+    let hard = present.maximum.unwrap_or(u64::MAX);
+    if hard < wanted {
+        let higher = Rlimit {
+            current: Some(wanted),
+            maximum: Some(wanted),
+        };
+        if rustix::process::setrlimit(Resource::Nofile, higher).is_ok() {
+            return Ok(wanted);
+        }
+    }
+    if present.current != present.maximum {
+        let highest = Rlimit {
+            current: present.maximum,
+            maximum: present.maximum,
+        };
+        rustix::process::setrlimit(Resource::Nofile, highest)?;
+    }
+    Ok(hard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_descriptor_limit_in_force_is_what_was_reported() {
+        let reported = raise_descriptor_limit(0).expect("raising to the hard limit is allowed");
+        let present = rustix::process::getrlimit(Resource::Nofile);
+        assert_eq!(present.current.unwrap_or(u64::MAX), reported);
+    }
+}
