@@ -1,0 +1,161 @@
+//! HTTP/1.1 by hand, as far as a responder needs it: one request a connection, answers in pieces.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+
+use super::Request;
+
+/// Content type of an OCSP response (RFC 6960 appendix A.2).
+pub(super) const OCSP: &str = "application/ocsp-response";
+
+/// Reads a whole request, GET or POST (RFC 6960 appendix A.1).
+pub(super) fn read_request(stream: &mut TcpStream) -> io::Result<Request> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let mut words = line.split_whitespace().map(str::to_owned);
+    let (method, path) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
+    let headers = read_headers(&mut reader)?;
+    let length = headers
+        .iter()
+        .find(|(name, _)| name == "content-length")
+        .and_then(|(_, value)| value.parse().ok())
+        .unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    let der = if method == "GET" {
+        from_path(&path)?
+    } else {
+        body
+    };
+    Ok(Request {
+        method,
+        path,
+        der,
+        headers,
+        at: SystemTime::now(),
+    })
+}
+
+/// A complete answer with status 200.
+pub(super) fn ok(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+    head(stream, "200 OK", OCSP, Some(bytes.len() as u64))?;
+    body(stream, bytes)
+}
+
+/// Status line and headers.
+pub(super) fn head(
+    stream: &mut TcpStream,
+    status: &str,
+    content_type: &str,
+    length: Option<u64>,
+) -> io::Result<()> {
+    let length = length.map_or(String::new(), |n| format!("content-length: {n}\r\n"));
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\n{length}connection: close\r\n\r\n"
+    )
+}
+
+/// Bytes of a body.
+pub(super) fn body(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes)
+}
+
+/// A body of zero bytes.
+pub(super) fn zeroes(stream: &mut TcpStream, size: u64) -> io::Result<()> {
+    io::copy(&mut io::repeat(0).take(size), stream).map(drop)
+}
+
+/// A redirect.
+pub(super) fn redirect(stream: &mut TcpStream, to: &str) -> io::Result<()> {
+    write!(
+        stream,
+        "HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    )
+}
+
+/// A complete answer in chunks (RFC 9112 section 7.1).
+pub(super) fn chunked(stream: &mut TcpStream, bytes: &[u8], size: usize) -> io::Result<()> {
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\ncontent-type: {OCSP}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+    )?;
+    for chunk in bytes.chunks(size) {
+        write!(stream, "{:x}\r\n", chunk.len())?;
+        stream.write_all(chunk)?;
+        stream.write_all(b"\r\n")?;
+    }
+    stream.write_all(b"0\r\n\r\n")
+}
+
+/// A complete answer, one byte after the other.
+pub(super) fn drip(stream: &mut TcpStream, bytes: &[u8], pause: Duration) -> io::Result<()> {
+    head(stream, "200 OK", OCSP, Some(bytes.len() as u64))?;
+    for byte in bytes {
+        stream.write_all(&[*byte])?;
+        std::thread::sleep(pause);
+    }
+    Ok(())
+}
+
+/// Makes the close that follows a reset.
+pub(super) fn reset(stream: &TcpStream) -> io::Result<()> {
+    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))
+}
+
+/// Waits until the client closes.
+pub(super) fn wait_for_close(stream: &mut TcpStream) -> io::Result<()> {
+    io::copy(stream, &mut io::sink()).map(drop)
+}
+
+/// Ends the answer, then waits a moment for the client's end.
+pub(super) fn close(mut stream: TcpStream) {
+    if matches!(socket2::SockRef::from(&stream).linger(), Ok(Some(_))) {
+        return;
+    }
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+    let _ = wait_for_close(&mut stream);
+}
+
+fn read_headers(reader: &mut impl BufRead) -> io::Result<Vec<(String, String)>> {
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match line.trim_end().split_once(':') {
+            Some((name, value)) => {
+                headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+            }
+            None => return Ok(headers),
+        }
+    }
+}
+
+/// The last path segment is the base64 of the request, percent-encoded.
+fn from_path(path: &str) -> io::Result<Vec<u8>> {
+    let encoded = path.rsplit('/').next().unwrap_or_default();
+    let mut text = Vec::new();
+    let mut bytes = encoded.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let digits = [bytes.next().unwrap_or(b'?'), bytes.next().unwrap_or(b'?')];
+            let digits = std::str::from_utf8(&digits).unwrap_or("?");
+            text.push(u8::from_str_radix(digits, 16).map_err(io::Error::other)?);
+        } else {
+            text.push(byte);
+        }
+    }
+    base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .map_err(io::Error::other)
+}
