@@ -78,3 +78,18 @@ pub const FETCHES_IN_FLIGHT: usize = 64;
 
 /// Sessions tickets are encrypted under a key for this long, and taken for twice as long.
 pub const TICKET_KEY_PERIOD: Duration = Duration::from_secs(6 * 3600);
+
+/// Certificates that have series of their own in the metrics; those that run out first.
+pub const METRICS_CERTIFICATES: usize = 2000;
+
+/// Connections to the admin interface at once; further ones wait.
+pub const ADMIN_CONNECTIONS: usize = 32;
+
+/// Bytes of an admin request's line and headers. Bodies are not read.
+pub const ADMIN_REQUEST_BYTES: usize = 16 * 1024;
+
+/// For the headers of an admin request to arrive.
+pub const ADMIN_HEADER_TIME: Duration = Duration::from_secs(5);
+
+/// For a whole admin request, a reload included.
+pub const ADMIN_REQUEST_TIME: Duration = Duration::from_secs(60);

@@ -1,0 +1,618 @@
+//! The metrics in the OpenMetrics text format, which Prometheus reads.
+//!
+//! Figures are read when they are asked for; nothing is kept here. Every metric is listed in
+//! `docs/METRICS.md`, which a test holds to what is written.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::counters::{ByReason, Counter, Counters, Durations, FetchCounters, Reason};
+use super::instance::{Instance, STEERING_MODE, VERSION};
+use crate::control::status::{CertificateStatus, StapleStatus, Status};
+use crate::egress;
+use crate::limits::METRICS_CERTIFICATES;
+
+/// The media type of [`render`]'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Writes all metrics as they are at that instant. Without `status` (control did not answer) those
+/// about certificates are left out.
+pub fn render(instance: &Instance, status: Option<Status>, at: SystemTime) -> String {
+    let scrape = Scrape {
+        workers: instance
+            .workers
+            .iter()
+            .map(|worker| WorkerScrape {
+                counters: Arc::clone(&worker.counters),
+                capacity: worker.capacity,
+                alive: worker.is_alive(),
+            })
+            .collect(),
+        fetches: Arc::clone(&instance.fetches),
+        uptime: instance.uptime(),
+        status,
+        at,
+    };
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(scrape));
+    let mut page = String::new();
+    text::encode(&mut page, &registry).expect("a String takes every write");
+    page
+}
+
+/// What one page is made from.
+#[derive(Debug)]
+struct Scrape {
+    workers: Vec<WorkerScrape>,
+    fetches: Arc<FetchCounters>,
+    uptime: Duration,
+    status: Option<Status>,
+    at: SystemTime,
+}
+
+#[derive(Debug)]
+struct WorkerScrape {
+    counters: Arc<Counters>,
+    capacity: usize,
+    alive: bool,
+}
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        self.process(&mut page)?;
+        self.connections(&mut page)?;
+        self.handshakes(&mut page)?;
+        self.relays(&mut page)?;
+        self.fetches(&mut page)?;
+        match &self.status {
+            Some(status) => self.certificates(status, &mut page),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Scrape {
+    fn process(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.info(
+            "clinch_build",
+            "Version of clinch that runs",
+            &[("version", VERSION)],
+        )?;
+        page.single_gauge(
+            "clinch_uptime",
+            "Time since the process started",
+            Some(Unit::Seconds),
+            self.uptime.as_secs_f64(),
+        )?;
+        page.gauge(
+            "clinch_steering_mode",
+            "How connections find their worker; 1 for the mode in force",
+            None,
+            [([("mode", STEERING_MODE)], 1.0)],
+        )?;
+        self.by_worker(
+            page,
+            "clinch_worker_alive",
+            "1 while the worker's thread runs",
+            |worker| f64::from(u8::from(worker.alive)),
+        )?;
+        self.by_worker(
+            page,
+            "clinch_worker_generation",
+            "Generation of the snapshot the worker serves from",
+            |worker| worker.counters.generation.value() as f64,
+        )
+    }
+
+    fn connections(&self, page: &mut Page<'_>) -> fmt::Result {
+        self.by_worker(
+            page,
+            "clinch_connections_active",
+            "Client connections held now",
+            |worker| worker.counters.active.value() as f64,
+        )?;
+        self.by_worker(
+            page,
+            "clinch_connections_capacity",
+            "Client connections that the worker may hold",
+            |worker| worker.capacity as f64,
+        )?;
+        self.by_worker(
+            page,
+            "clinch_handshakes_active",
+            "Client connections whose handshake is not complete",
+            |worker| worker.counters.handshaking.value() as f64,
+        )?;
+        self.sum(
+            page,
+            "clinch_connections_accepted",
+            "Client connections accepted",
+            |c| &c.accepted,
+        )?;
+        self.sum(
+            page,
+            "clinch_accept_pauses",
+            "Times accepting paused because a worker held as many connections as it may",
+            |c| &c.full,
+        )?;
+        self.sum_by_reason(
+            page,
+            "clinch_accept_failures",
+            "Client connections not taken up",
+            "reason",
+            |c| &c.accept_failures,
+        )
+    }
+
+    fn handshakes(&self, page: &mut Page<'_>) -> fmt::Result {
+        self.sum_by_reason(
+            page,
+            "clinch_handshakes",
+            "Handshakes completed, by TLS version and whether a ticket was used",
+            "kind",
+            |c| &c.completed,
+        )?;
+        self.sum_by_reason(
+            page,
+            "clinch_staplings",
+            "What became of the staple in full handshakes",
+            "result",
+            |c| &c.stapling,
+        )?;
+        self.sum_by_reason(
+            page,
+            "clinch_handshake_failures",
+            "Handshakes not completed",
+            "reason",
+            |c| &c.handshake_failures,
+        )?;
+        page.histogram(
+            "clinch_handshake_duration",
+            "Time from accept to the end of completed handshakes",
+            self.workers.iter().map(|w| &w.counters.handshake_time),
+        )?;
+        self.by_worker(
+            page,
+            "clinch_ready_certificates",
+            "Certificates ready to sign on the worker's core",
+            |worker| worker.counters.ready_certificates.value() as f64,
+        )
+    }
+
+    fn relays(&self, page: &mut Page<'_>) -> fmt::Result {
+        self.sum_by_reason(
+            page,
+            "clinch_connections_ended",
+            "Established connections that ended",
+            "reason",
+            |c| &c.relay_ends,
+        )?;
+        self.sum(
+            page,
+            "clinch_client_truncations",
+            "Clients that ended their stream without a close_notify",
+            |c| &c.truncated,
+        )?;
+        self.sum(
+            page,
+            "clinch_backend_connects",
+            "Connections made to backends",
+            |c| &c.backend_connects,
+        )?;
+        self.sum_by_reason(
+            page,
+            "clinch_backend_failures",
+            "Attempts to connect to a backend that failed",
+            "reason",
+            |c| &c.backend_failures,
+        )?;
+        self.sum(
+            page,
+            "clinch_backend_ejections",
+            "Times a backend was set aside after failures",
+            |c| &c.backend_ejections,
+        )?;
+        page.counter(
+            "clinch_relayed",
+            "Plaintext bytes relayed: up is from clients to backends",
+            Some(Unit::Bytes),
+            [
+                ([("direction", "up")], self.total(|c| &c.bytes_up)),
+                ([("direction", "down")], self.total(|c| &c.bytes_down)),
+            ],
+        )
+    }
+
+    fn fetches(&self, page: &mut Page<'_>) -> fmt::Result {
+        let fetches = &self.fetches;
+        page.counter(
+            "clinch_ocsp_fetches",
+            "Attempts to get an OCSP response",
+            None,
+            reasons("result", |result| fetches.results.value(result)),
+        )?;
+        page.histogram(
+            "clinch_ocsp_fetch_duration",
+            "Time an attempt to get an OCSP response took",
+            std::iter::once(&fetches.time),
+        )?;
+        let single = [
+            (
+                "clinch_ocsp_skipped",
+                "Certificates for which there was nothing to fetch",
+                &fetches.skipped,
+            ),
+            (
+                "clinch_ocsp_cache_loads",
+                "Staples taken from the cache at start",
+                &fetches.from_cache,
+            ),
+            (
+                "clinch_ocsp_cache_refusals",
+                "Cache entries not taken: unreadable, or refused by the verifier",
+                &fetches.cache_refused,
+            ),
+            (
+                "clinch_ocsp_cache_write_failures",
+                "Writes to the cache that failed",
+                &fetches.cache_write_failures,
+            ),
+            (
+                "clinch_egress_starts",
+                "Times the egress process was started",
+                &fetches.egress_starts,
+            ),
+        ];
+        for (name, help, count) in single {
+            page.single_counter(name, help, count.value())?;
+        }
+        page.counter(
+            "clinch_reloads",
+            "Reloads, by whether the new configuration took effect",
+            None,
+            [
+                ([("result", "applied")], fetches.reloads.value()),
+                ([("result", "refused")], fetches.reloads_refused.value()),
+            ],
+        )
+    }
+
+    fn certificates(&self, status: &Status, page: &mut Page<'_>) -> fmt::Result {
+        let with = |state| {
+            let of_state = |c: &&CertificateStatus| self.staple(c) == state;
+            status.certificates.iter().filter(of_state).count() as f64
+        };
+        let egress_ready = f64::from(u8::from(status.egress == egress::State::Ready));
+        let single = [
+            (
+                "clinch_snapshot_generation",
+                "Generation of the snapshot last published",
+                status.generation as f64,
+            ),
+            (
+                "clinch_configuration_epoch",
+                "Number of the configuration in force: 1 at start, one more with each reload",
+                status.epoch as f64,
+            ),
+            (
+                "clinch_egress_ready",
+                "1 while responders can be asked",
+                egress_ready,
+            ),
+            (
+                "clinch_certificates",
+                "Certificates of the configuration in force",
+                status.certificates.len() as f64,
+            ),
+        ];
+        for (name, help, value) in single {
+            page.single_gauge(name, help, None, value)?;
+        }
+        page.gauge(
+            "clinch_certificates_by_staple",
+            "Certificates by the state of their staple; stapled means valid now",
+            None,
+            STAPLE_STATES.map(|(state, label)| ([("state", label)], with(state))),
+        )?;
+        self.expiries(status, page)
+    }
+
+    /// One series per certificate; beyond the bound, those that run out last are left out.
+    fn expiries(&self, status: &Status, page: &mut Page<'_>) -> fmt::Result {
+        let mut stapled: Vec<(&CertificateStatus, SystemTime)> = status
+            .certificates
+            .iter()
+            .filter_map(|c| Some((c, c.staple_not_after?)))
+            .collect();
+        stapled.sort_by_key(|(_, end)| *end);
+        page.gauge(
+            "clinch_staple_expiry",
+            "Time until the certificate's staple is not sent any more; negative once it is past",
+            Some(Unit::Seconds),
+            stapled
+                .into_iter()
+                .take(METRICS_CERTIFICATES)
+                .map(|(certificate, end)| (identity(certificate), seconds_until(end, self.at))),
+        )?;
+        let mut all: Vec<&CertificateStatus> = status.certificates.iter().collect();
+        all.sort_by_key(|certificate| certificate.not_after);
+        page.gauge(
+            "clinch_certificate_expiry",
+            "Time until the certificate itself runs out; negative once it is past",
+            Some(Unit::Seconds),
+            all.into_iter()
+                .take(METRICS_CERTIFICATES)
+                .map(|c| (identity(c), seconds_until(c.not_after, self.at))),
+        )
+    }
+
+    /// The state at the instant of the page: control may not have noticed yet that time is up.
+    fn staple(&self, certificate: &CertificateStatus) -> StapleStatus {
+        let past = certificate
+            .staple_not_after
+            .is_some_and(|end| end <= self.at);
+        match certificate.staple {
+            StapleStatus::Stapled if past => StapleStatus::Expired,
+            state => state,
+        }
+    }
+
+    fn total(&self, of: impl Fn(&Counters) -> &Counter) -> u64 {
+        self.workers.iter().map(|w| of(&w.counters).value()).sum()
+    }
+
+    fn sum(
+        &self,
+        page: &mut Page<'_>,
+        name: &str,
+        help: &str,
+        of: impl Fn(&Counters) -> &Counter,
+    ) -> fmt::Result {
+        page.single_counter(name, help, self.total(of))
+    }
+
+    fn sum_by_reason<R: Reason, const N: usize>(
+        &self,
+        page: &mut Page<'_>,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        of: impl Fn(&Counters) -> &ByReason<R, N>,
+    ) -> fmt::Result {
+        let total = |reason| {
+            let values = self.workers.iter().map(|w| of(&w.counters).value(reason));
+            values.sum()
+        };
+        page.counter(name, help, None, reasons(label, total))
+    }
+
+    fn by_worker(
+        &self,
+        page: &mut Page<'_>,
+        name: &str,
+        help: &str,
+        of: impl Fn(&WorkerScrape) -> f64,
+    ) -> fmt::Result {
+        let workers = self.workers.iter().enumerate();
+        let series = workers.map(|(index, worker)| ([("worker", index as u64)], of(worker)));
+        page.gauge(name, help, None, series)
+    }
+}
+
+/// The encoder with one method per kind of metric.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn counter<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        series: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let kind = MetricType::Counter;
+        let mut metric = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
+        series.into_iter().try_for_each(|(labels, value)| {
+            metric
+                .encode_family(&labels)?
+                .encode_counter::<NoLabelSet, _, u64>(&value, None)
+        })
+    }
+
+    fn single_counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.0
+            .encode_descriptor(name, help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    fn single_gauge(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        value: f64,
+    ) -> fmt::Result {
+        self.0
+            .encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?
+            .encode_gauge(&value)
+    }
+
+    fn gauge<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        series: impl IntoIterator<Item = (L, f64)>,
+    ) -> fmt::Result {
+        let kind = MetricType::Gauge;
+        let mut metric = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
+        series
+            .into_iter()
+            .try_for_each(|(labels, value)| metric.encode_family(&labels)?.encode_gauge(&value))
+    }
+
+    fn info(&mut self, name: &str, help: &str, labels: &impl EncodeLabelSet) -> fmt::Result {
+        self.0
+            .encode_descriptor(name, help, None, MetricType::Info)?
+            .encode_info(labels)
+    }
+
+    /// The sum of several histograms of equal shape.
+    fn histogram<'d>(
+        &mut self,
+        name: &str,
+        help: &str,
+        parts: impl Iterator<Item = &'d Durations>,
+    ) -> fmt::Result {
+        let mut buckets: Vec<(f64, u64)> = Vec::new();
+        let mut sum = 0.0;
+        for part in parts {
+            sum += part.sum();
+            for (index, (bound, count)) in part.buckets().enumerate() {
+                match buckets.get_mut(index) {
+                    Some(bucket) => bucket.1 += count,
+                    None => buckets.push((bound, count)),
+                }
+            }
+        }
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        self.0
+            .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?
+            .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+}
+
+fn reasons<R: Reason>(
+    label: &'static str,
+    value: impl Fn(R) -> u64,
+) -> impl Iterator<Item = ([(&'static str, &'static str); 1], u64)> {
+    let all = R::ALL.iter();
+    all.map(move |reason| ([(label, reason.label())], value(*reason)))
+}
+
+/// The labels of a certificate: the subject for people, the fingerprint because subjects repeat.
+fn identity(certificate: &CertificateStatus) -> [(&'static str, String); 2] {
+    let fingerprint = certificate.fingerprint.chars().take(16).collect();
+    [
+        ("subject", certificate.subject.clone()),
+        ("fingerprint", fingerprint),
+    ]
+}
+
+fn seconds_until(end: SystemTime, at: SystemTime) -> f64 {
+    match end.duration_since(at) {
+        Ok(left) => left.as_secs_f64(),
+        Err(past) => -past.duration().as_secs_f64(),
+    }
+}
+
+const STAPLE_STATES: [(StapleStatus, &str); 5] = [
+    (StapleStatus::NotApplicable, "not_applicable"),
+    (StapleStatus::Missing, "missing"),
+    (StapleStatus::Stapled, "stapled"),
+    (StapleStatus::Expired, "expired"),
+    (StapleStatus::Revoked, "revoked"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::super::counters::{Completed, HandshakeFailure};
+    use super::super::instance::WorkerView;
+    use super::super::report::tests::{certificate, status};
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn page() -> String {
+        let workers = [0, 1].map(|core| WorkerView::new(Some(core), 10, Arc::default()));
+        for worker in &workers {
+            worker.counters.completed.one(Completed::Tls13Full);
+            worker
+                .counters
+                .handshake_time
+                .record(Duration::from_millis(3));
+        }
+        workers[1].counters.active.set(4);
+        workers[1]
+            .counters
+            .handshake_failures
+            .one(HandshakeFailure::PlainHttp);
+        let mut quoted = certificate(StapleStatus::Stapled);
+        quoted.subject = "a \"quoted\" name".to_owned();
+        let status = status(vec![
+            certificate(StapleStatus::Stapled),
+            certificate(StapleStatus::Missing),
+            quoted,
+        ]);
+        let instance = Instance::new(workers.into(), Vec::new(), Arc::default());
+        render(&instance, Some(status), SystemTime::now())
+    }
+
+    #[test]
+    fn workers_are_merged_where_they_add_up_and_told_apart_where_not() {
+        let page = page();
+        for line in [
+            "clinch_handshakes_total{kind=\"tls13_full\"} 2",
+            "clinch_handshake_failures_total{reason=\"plain_http\"} 1",
+            "clinch_handshake_duration_seconds_count 2",
+            "clinch_connections_active{worker=\"0\"} 0.0",
+            "clinch_connections_active{worker=\"1\"} 4.0",
+            "clinch_steering_mode{mode=\"reuseport\"} 1.0",
+            "clinch_certificates_by_staple{state=\"stapled\"} 2.0",
+            "clinch_certificates_by_staple{state=\"missing\"} 1.0",
+            "clinch_certificates 3.0",
+            "# EOF",
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn a_subject_with_quotes_cannot_break_the_page() {
+        assert!(page().contains(r#"{subject="a \"quoted\" name","#));
+    }
+
+    #[test]
+    fn a_staple_past_its_end_is_not_counted_as_valid() {
+        let instance = Instance::new(Vec::new(), Vec::new(), Arc::default());
+        let status = status(vec![certificate(StapleStatus::Stapled)]);
+        let later = SystemTime::now() + Duration::from_secs(7200);
+        let page = render(&instance, Some(status), later);
+        assert!(page.contains("clinch_certificates_by_staple{state=\"stapled\"} 0.0"));
+        assert!(page.contains("clinch_certificates_by_staple{state=\"expired\"} 1.0"));
+        let expiry = page
+            .lines()
+            .find(|line| line.starts_with("clinch_staple_expiry_seconds{"))
+            .expect("one series");
+        assert!(expiry.contains(" -3"), "{expiry}");
+    }
+
+    #[test]
+    fn the_handbook_lists_every_metric_and_no_other() {
+        let written: BTreeSet<String> = page()
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .map(|line| {
+                let (name, kind) = line.split_once(' ').expect("name and type");
+                match kind {
+                    "counter" => format!("{name}_total"),
+                    "info" => format!("{name}_info"),
+                    _ => name.to_owned(),
+                }
+            })
+            .collect();
+        let listed: BTreeSet<String> = include_str!("../../../docs/METRICS.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `clinch_"))
+            .filter_map(|rest| Some(format!("clinch_{}", rest.split(['`', '{']).next()?)))
+            .collect();
+        assert_eq!(written, listed);
+        assert!(written.iter().all(|name| name.starts_with("clinch_")));
+    }
+}
