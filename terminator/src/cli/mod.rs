@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 
 mod completions;
 pub mod demo;
+mod egress;
 mod man;
 
 /// Terminates TLS and staples a verified OCSP response to every handshake that asks for one.
@@ -32,6 +33,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Completions(completions::Args),
+    Egress(egress::Args),
     Man(man::Args),
 }
 
@@ -39,6 +41,7 @@ impl Command {
     fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Completions(args) => completions::run(&args),
+            Self::Egress(args) => egress::run(args),
             Self::Man(args) => man::run(&args),
         }
     }

@@ -1,14 +1,31 @@
 //! Control's end of the egress process: starts it, asks it, notices when it is gone.
+//!
+//! Answers are put together here and held to their bound. What they say is not judged.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::process::{Child, Command};
+use tokio::sync::{oneshot, watch};
+use tokio::task::AbortHandle;
 
-use super::protocol::{FetchError, Request, Response};
+use super::protocol::{
+    FetchError, FrameError, FromWorker, Head, Request, Response, ToWorker, decode, encode,
+};
+use super::socket::{self, FrameSocket};
+use crate::sys::privileges::{self, Account, PrivilegeError};
 
-/// A running egress process. Clones share it.
+/// A running egress process. Clones share it; it ends with the last of them.
 #[derive(Clone)]
-pub struct Client {}
+pub struct Client {
+    shared: Arc<Shared>,
+    _reader: Arc<Reader>,
+}
 
 /// Whether requests can be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,28 +41,353 @@ pub enum State {
 
 /// Why the egress process cannot be started.
 #[derive(Debug, thiserror::Error)]
-pub enum LaunchError {}
+pub enum LaunchError {
+    /// The user does not exist.
+    #[error("`egress.user`: {0}")]
+    User(#[from] PrivilegeError),
+    /// Only root may start a process of another user.
+    #[error(
+        "the egress process cannot become user \"{user}\": clinch was not started as root; start it as root, or leave `egress.user` out of the configuration"
+    )]
+    NotRoot {
+        /// Who it should become.
+        user: String,
+    },
+    /// The kernel refused.
+    #[error("the egress process {program} cannot be started ({step}: {source})")]
+    System {
+        /// What was to be executed.
+        program: PathBuf,
+        /// The call.
+        step: &'static str,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
 
 impl Client {
-    /// Starts `PROGRAM egress` ([`SELF`]) as `user`, or as the present user. Must be called within a tokio
-    /// runtime and, where `user` is another one, before privileges are dropped.
+    /// Starts `PROGRAM egress` ([`SELF`]) as `user`, or as the present user. Must be called within a
+    /// tokio runtime and, where `user` is another one, before privileges are dropped.
     pub fn launch(program: &Path, user: Option<&str>) -> Result<Self, LaunchError> {
-        let _ = (program, user);
-        todo!()
+        let plan = Plan {
+            program: program.to_owned(),
+            user: user.map(str::to_owned),
+        };
+        let running = plan.start()?;
+        let shared = Arc::new(Shared {
+            inner: Mutex::new(Inner {
+                socket: Some(Arc::clone(&running.socket)),
+                waiting: HashMap::new(),
+                next_id: 1,
+            }),
+            state: watch::Sender::new(State::Starting),
+            workers: watch::Sender::new(0),
+        });
+        let task = tokio::spawn(watch_over(plan, running, Arc::clone(&shared)));
+        let reader = Reader {
+            task: task.abort_handle(),
+            shared: Arc::clone(&shared),
+        };
+        Ok(Self {
+            shared,
+            _reader: Arc::new(reader),
+        })
     }
 
-    /// Makes one request. Ends at [`Request::deadline`] at the latest, whatever the process does.
+    /// Makes one request. Ends soon after [`Request::deadline`] at the latest, whatever the process
+    /// does.
     pub async fn fetch(&self, request: Request) -> Result<Response, FetchError> {
-        let _ = request;
-        todo!()
+        let patience = request.deadline + GRACE;
+        let limit = request.limit;
+        let (done, answer) = oneshot::channel();
+        let (id, socket) = {
+            let mut inner = self.shared.lock();
+            let socket = inner.socket.clone().ok_or(FetchError::Gone)?;
+            let id = inner.next_id;
+            inner.next_id += 1;
+            inner.waiting.insert(id, Waiting::new(limit, done));
+            (id, socket)
+        };
+        let registered = Registered {
+            id,
+            shared: &self.shared,
+        };
+        let whole = async {
+            let bytes = match encode(&ToWorker::Fetch { id, request }) {
+                Ok(bytes) => bytes,
+                Err(FrameError::TooLong { bytes }) => {
+                    return Err(FetchError::RequestTooLarge { bytes });
+                }
+                Err(FrameError::Malformed(_)) => return Err(FetchError::Gone),
+            };
+            socket.send(&bytes).await.map_err(|_| FetchError::Gone)?;
+            answer.await.unwrap_or(Err(FetchError::Gone))
+        };
+        let result = tokio::time::timeout(patience, whole).await;
+        drop(registered);
+        result.unwrap_or(Err(FetchError::Silent))
     }
 
     /// Whether requests can be made.
     pub fn state(&self) -> State {
-        todo!()
+        *self.shared.state.borrow()
     }
+
+    /// Counts the workers that said that they are there. Above one, each is a crash of its
+    /// predecessor.
+    pub fn workers(&self) -> watch::Receiver<u64> {
+        self.shared.workers.subscribe()
+    }
+}
+
+/// Takes a request out of the table however its caller leaves.
+struct Registered<'a> {
+    id: u64,
+    shared: &'a Shared,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.shared.lock().waiting.remove(&self.id);
+    }
+}
+
+struct Shared {
+    /// Never held across an await.
+    inner: Mutex<Inner>,
+    state: watch::Sender<State>,
+    workers: watch::Sender<u64>,
+}
+
+struct Inner {
+    socket: Option<Arc<FrameSocket>>,
+    waiting: HashMap<u64, Waiting>,
+    next_id: u64,
+}
+
+/// A request without its answer. Dropped, its caller gets [`FetchError::Gone`].
+struct Waiting {
+    limit: usize,
+    head: Option<Head>,
+    body: Vec<u8>,
+    done: oneshot::Sender<Result<Response, FetchError>>,
+}
+
+impl Waiting {
+    fn new(limit: usize, done: oneshot::Sender<Result<Response, FetchError>>) -> Self {
+        Self {
+            limit,
+            head: None,
+            body: Vec::new(),
+            done,
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Frames for requests that nobody waits for any more are ignored.
+    fn take_frame(&self, frame: FromWorker) {
+        let mut inner = self.lock();
+        match frame {
+            FromWorker::Hello => {
+                // What waited for the first worker is still in the socket; what a later one
+                // replaces has taken its requests with it.
+                if self.state.send_replace(State::Ready) == State::Ready {
+                    inner.waiting.clear();
+                }
+                drop(inner);
+                self.workers.send_modify(|count| *count += 1);
+            }
+            FromWorker::Head { id, head } => {
+                if let Some(waiting) = inner.waiting.get_mut(&id) {
+                    waiting.head = Some(head);
+                }
+            }
+            FromWorker::Chunk { id, bytes } => inner.append(id, &bytes),
+            FromWorker::End { id } => inner.finish(id),
+            FromWorker::Failed { id, error } => inner.settle(id, Err(error)),
+        }
+    }
+
+    fn end(&self, state: State) {
+        let mut inner = self.lock();
+        inner.socket = None;
+        inner.waiting.clear();
+        drop(inner);
+        self.state.send_replace(state);
+    }
+}
+
+impl Inner {
+    /// The worker holds bodies to their bound; this holds the worker to it.
+    fn append(&mut self, id: u64, bytes: &[u8]) {
+        let Some(waiting) = self.waiting.get_mut(&id) else {
+            return;
+        };
+        let limit = waiting.limit;
+        if waiting.body.len() + bytes.len() > limit {
+            self.settle(id, Err(FetchError::TooLarge { limit }));
+        } else {
+            waiting.body.extend_from_slice(bytes);
+        }
+    }
+
+    fn finish(&mut self, id: u64) {
+        let Some(waiting) = self.waiting.get_mut(&id) else {
+            return;
+        };
+        let body = std::mem::take(&mut waiting.body);
+        let result = match waiting.head.take() {
+            Some(head) => Ok(Response { head, body }),
+            None => Err(FetchError::Http {
+                reason: "the egress process passed on no status".to_owned(),
+            }),
+        };
+        self.settle(id, result);
+    }
+
+    fn settle(&mut self, id: u64, result: Result<Response, FetchError>) {
+        if let Some(waiting) = self.waiting.remove(&id) {
+            // The caller may have gone in the meantime.
+            let _ = waiting.done.send(result);
+        }
+    }
+}
+
+/// Ends the process with the last [`Client`].
+struct Reader {
+    task: AbortHandle,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(socket) = self.shared.lock().socket.take() {
+            socket.close();
+        }
+        self.task.abort();
+    }
+}
+
+/// How the process is started, the first time and again.
+struct Plan {
+    program: PathBuf,
+    user: Option<String>,
+}
+
+struct Running {
+    socket: Arc<FrameSocket>,
+    child: Child,
+}
+
+impl Plan {
+    fn start(&self) -> Result<Running, LaunchError> {
+        if let Some(user) = &self.user {
+            let account = Account::find(user)?;
+            if !privileges::is_root() && account.uid != rustix::process::geteuid().as_raw() {
+                return Err(LaunchError::NotRoot { user: user.clone() });
+            }
+        }
+        let failed = |step| {
+            move |source| LaunchError::System {
+                program: self.program.clone(),
+                step,
+                source,
+            }
+        };
+        let (ours, theirs) = socket::pair().map_err(failed("socketpair"))?;
+        let socket = FrameSocket::new(ours).map_err(failed("preparing the socket"))?;
+        let mut command = Command::new(&self.program);
+        command.arg("egress");
+        // Nobody but root can change users, and nobody else needs to.
+        if let Some(user) = self.user.as_ref().filter(|_| privileges::is_root()) {
+            command.args(["--user", user]);
+        }
+        let child = command
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            // A Ctrl-C at the terminal is for control, which ends the process when it is done.
+            .process_group(0)
+            .spawn()
+            .map_err(failed("exec"))?;
+        Ok(Running {
+            socket: Arc::new(socket),
+            child,
+        })
+    }
+}
+
+/// Reads frames; when the process is gone, starts it again as far as the privileges reach.
+async fn watch_over(plan: Plan, mut running: Running, shared: Arc<Shared>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let heard = read_frames(&running.socket, &shared).await;
+        if heard {
+            pause = FIRST_PAUSE;
+        }
+        running.socket.close();
+        shared.end(State::Starting);
+        let ended = running.child.wait().await;
+        let ended = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+        tracing::error!(
+            event = "egress_ended",
+            "the egress process ended ({ended}); no responder can be asked until it is back"
+        );
+        running = loop {
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(LONGEST_PAUSE);
+            match plan.start() {
+                Ok(running) => break running,
+                Err(error @ (LaunchError::NotRoot { .. } | LaunchError::User(_))) => {
+                    tracing::error!(
+                        event = "egress_lost",
+                        "{error}; staples are no longer refreshed, restart clinch"
+                    );
+                    shared.end(State::Gone);
+                    return;
+                }
+                Err(error) => tracing::error!(event = "egress_start_failed", "{error}"),
+            }
+        };
+        shared.lock().socket = Some(Arc::clone(&running.socket));
+    }
+}
+
+/// Returns when the other end is gone; true if anything was heard of it.
+async fn read_frames(socket: &FrameSocket, shared: &Shared) -> bool {
+    let mut buffer = Vec::new();
+    let mut heard = false;
+    while let Ok(Some(())) = socket.receive(&mut buffer).await {
+        match decode(&buffer) {
+            Ok(frame) => shared.take_frame(frame),
+            Err(error) => {
+                tracing::error!(
+                    event = "egress_protocol",
+                    "{error}; ending the egress process"
+                );
+                return heard;
+            }
+        }
+        heard = true;
+    }
+    heard
 }
 
 /// The running program itself, even when its file was replaced or lies where the user of the
 /// egress process may not look (proc(5)).
 pub const SELF: &str = "/proc/self/exe";
+
+/// Beyond a request's own deadline, for the worker's answer to arrive.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Before a lost process is started again for the first time; doubled each time after.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Between starts at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -1,10 +1,154 @@
-//! The process `clinch egress`: a monitor that waits, a worker that fetches.
+//! The process `clinch egress`: a monitor that waits, and a worker that fetches.
+//!
+//! The monitor becomes the user of the egress process, gives up what it could ever use against the
+//! machine, and starts the worker; when the worker dies it starts another, for which it needs no
+//! privilege any more. Both hold the same socket to control as standard input. Both end when control
+//! ends: the kernel kills a child with its parent, and the socket's end ends the worker.
 
-use std::process::ExitCode;
+use std::os::fd::AsFd;
+use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::{Duration, Instant};
 
-/// What `clinch egress` does: the monitor, or with `worker` the worker. Standard input is the
-/// socket to control.
-pub fn main(worker: bool) -> ExitCode {
-    let _ = worker;
-    todo!()
+use rustix::process::{Resource, Rlimit, Signal};
+
+use super::client::SELF;
+use super::worker;
+use crate::sys::privileges::{self, Account, PrivilegeError};
+
+/// Which of the two processes this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Becomes the user, if one is named, and watches over the worker.
+    Monitor {
+        /// `user` or `user:group`.
+        user: Option<String>,
+    },
+    /// Talks to the network.
+    Worker,
 }
+
+/// Why the egress process ends.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// Started by hand.
+    #[error(
+        "standard input is not a socket to clinch: `clinch egress` is started by `clinch run`, not by hand"
+    )]
+    NotStartedByClinch,
+    /// It could do more than it should.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
+    /// A call to the kernel failed.
+    #[error("{step} failed: {source}")]
+    System {
+        /// The call.
+        step: &'static str,
+        /// The kernel's reason.
+        source: std::io::Error,
+    },
+}
+
+/// What `clinch egress` does. Standard input is the socket to control. Returns when control is gone.
+pub fn main(role: Role) -> Result<ExitCode, ProcessError> {
+    let kind = rustix::net::sockopt::socket_type(std::io::stdin());
+    if kind != Ok(rustix::net::SocketType::SEQPACKET) {
+        return Err(ProcessError::NotStartedByClinch);
+    }
+    match role {
+        Role::Monitor { user } => {
+            die_with_parent()?;
+            match user {
+                Some(user) => Account::find(&user)?.assume()?,
+                None => privileges::drop_capabilities()?,
+            }
+            confine()?;
+            // A change of identity clears the signal (prctl(2)).
+            die_with_parent()?;
+            monitor()
+        }
+        Role::Worker => {
+            die_with_parent()?;
+            confine()?;
+            work()
+        }
+    }
+}
+
+/// Starts workers until one ends because control did.
+fn monitor() -> Result<ExitCode, ProcessError> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let started = Instant::now();
+        let ended = Command::new(SELF)
+            .args(["egress", "--worker"])
+            .env_clear()
+            .current_dir("/")
+            .status()
+            .map_err(system("starting the worker"))?;
+        if ended.success() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if started.elapsed() > STABLE {
+            pause = FIRST_PAUSE;
+        }
+        thread::sleep(pause);
+        pause = (2 * pause).min(LONGEST_PAUSE);
+    }
+}
+
+fn work() -> Result<ExitCode, ProcessError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(RESOLVER_THREADS)
+        .build()
+        .map_err(system("building the runtime"))?;
+    let socket = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(system("taking over standard input"))?;
+    runtime
+        .block_on(worker::serve(socket))
+        .map_err(system("talking to clinch"))?;
+    // A name that is still being looked up must not keep the process.
+    runtime.shutdown_background();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Nothing it executes gains privileges, it dumps no core and opens few files.
+fn confine() -> Result<(), ProcessError> {
+    privileges::forbid_new_privileges()?;
+    privileges::forbid_core_dumps()?;
+    let files = Rlimit {
+        current: Some(MAX_FILES),
+        maximum: Some(MAX_FILES),
+    };
+    rustix::process::setrlimit(Resource::Nofile, files)
+        .map_err(|errno| system("limiting open files")(errno.into()))
+}
+
+/// The kernel kills this process when the thread that started it ends. Where that happened already,
+/// nothing arrives any more, but the socket has ended too.
+fn die_with_parent() -> Result<(), ProcessError> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|errno| system("asking to die with the parent")(errno.into()))
+}
+
+fn system(step: &'static str) -> impl Fn(std::io::Error) -> ProcessError {
+    move |source| ProcessError::System { step, source }
+}
+
+/// Before a dead worker is replaced for the first time; doubled each time after.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Between replacements at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// A worker that lived this long did not die of starting.
+const STABLE: Duration = Duration::from_secs(30);
+
+/// Sockets of all requests, with several addresses each tried at once.
+const MAX_FILES: u64 = 1024;
+
+/// Host names looked up at once: the resolver of libc blocks a thread.
+const RESOLVER_THREADS: usize = 64;

@@ -1,0 +1,89 @@
+//! The worker of the egress process: takes requests from control, makes them side by side, sends the
+//! answers back in pieces.
+//!
+//! Every request is a task with a deadline of its own, so a responder that hangs delays no other.
+//! The worker keeps no state between requests and writes no file.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::http::{self, Sink};
+use super::protocol::{FetchError, FromWorker, Head, Request, ToWorker, decode, encode};
+use super::socket::FrameSocket;
+use crate::limits::FETCHES_IN_FLIGHT;
+
+/// Serves requests until control goes away.
+pub(super) async fn serve(fd: OwnedFd) -> io::Result<()> {
+    let socket = FrameSocket::new(fd)?;
+    let (answers, mut queue) = mpsc::channel::<FromWorker>(QUEUED_FRAMES);
+    let mut tasks = JoinSet::new();
+    send(&socket, &FromWorker::Hello).await?;
+    let mut buffer = Vec::new();
+    loop {
+        tokio::select! {
+            received = socket.receive(&mut buffer) => {
+                if received?.is_none() {
+                    return Ok(());
+                }
+                let ToWorker::Fetch { id, request } = decode(&buffer).map_err(io::Error::other)?;
+                let in_flight = tasks.len();
+                let answers = answers.clone();
+                if in_flight < MAX_IN_FLIGHT {
+                    tasks.spawn(answer(id, request, answers));
+                } else {
+                    let error = FetchError::Busy { in_flight };
+                    send(&socket, &FromWorker::Failed { id, error }).await?;
+                }
+            }
+            Some(frame) = queue.recv() => send(&socket, &frame).await?,
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+}
+
+async fn answer(id: u64, request: Request, answers: mpsc::Sender<FromWorker>) {
+    let mut sink = Pieces { id, answers };
+    let last = match http::perform(request, &mut sink).await {
+        Ok(()) => FromWorker::End { id },
+        Err(error) => FromWorker::Failed { id, error },
+    };
+    sink.put(last).await;
+}
+
+/// Sends the pieces of one answer. Waits while the socket to control is full.
+struct Pieces {
+    id: u64,
+    answers: mpsc::Sender<FromWorker>,
+}
+
+impl Pieces {
+    async fn put(&self, frame: FromWorker) {
+        // The queue is closed only when the worker ends, and with it this task.
+        let _ = self.answers.send(frame).await;
+    }
+}
+
+impl Sink for Pieces {
+    async fn head(&mut self, head: Head) {
+        self.put(FromWorker::Head { id: self.id, head }).await;
+    }
+
+    async fn chunk(&mut self, bytes: &[u8]) {
+        let bytes = bytes.to_vec();
+        self.put(FromWorker::Chunk { id: self.id, bytes }).await;
+    }
+}
+
+async fn send(socket: &FrameSocket, frame: &FromWorker) -> io::Result<()> {
+    let bytes = encode(frame).map_err(io::Error::other)?;
+    socket.send(&bytes).await
+}
+
+/// Requests at once; above what control keeps in flight, so that only a mistake reaches it.
+const MAX_IN_FLIGHT: usize = 2 * FETCHES_IN_FLIGHT;
+
+/// Frames between the tasks and the socket; with full chunks, 1 MiB.
+const QUEUED_FRAMES: usize = 32;

@@ -1,0 +1,284 @@
+//! The egress process as a real child: what it brings back from servers of every kind, that none
+//! delays another, and that it comes back when it dies and goes when it is no longer needed.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Reply, egress_processes, eventually, is_gone, program, serve, serve_raw};
+use clinch::egress::protocol::Stage;
+use clinch::egress::{Client, FetchError, Method, Request, State};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+fn launch() -> Client {
+    Client::launch(program(), None).expect("egress starts")
+}
+
+fn get(url: String) -> Request {
+    Request {
+        url,
+        method: Method::Get,
+        accept: "application/ocsp-response".to_owned(),
+        deadline: Duration::from_secs(5),
+        limit: 64 * 1024,
+    }
+}
+
+#[tokio::test]
+async fn an_answer_comes_whole_with_its_headers() {
+    let body: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
+    let sent = body.clone();
+    let address = serve(move |asked| {
+        assert_eq!(asked.method, "GET");
+        assert_eq!(asked.path, "/a%2Fb//c?d=e");
+        assert_eq!(asked.headers["accept"], "application/ocsp-response");
+        let headers = vec![
+            ("content-type", "application/ocsp-response".to_owned()),
+            ("cache-control", "max-age=60, public".to_owned()),
+            ("etag", "\"x\"".to_owned()),
+        ];
+        Reply::Http(200, headers, sent.clone())
+    })
+    .await;
+    let mut request = get(format!("http://{address}/a%2Fb//c?d=e"));
+    request.limit = body.len();
+    let response = launch().fetch(request).await.expect("answered");
+    assert_eq!(response.head.status, 200);
+    assert_eq!(
+        response.head.content_type.as_deref(),
+        Some("application/ocsp-response")
+    );
+    assert_eq!(
+        response.head.cache_control.as_deref(),
+        Some("max-age=60, public")
+    );
+    assert_eq!(response.head.etag.as_deref(), Some("\"x\""));
+    assert!(response.body == body, "the body differs");
+}
+
+#[tokio::test]
+async fn a_post_carries_its_body_and_type() {
+    let address = serve(|asked| {
+        assert_eq!(asked.method, "POST");
+        assert_eq!(asked.headers["content-type"], "application/ocsp-request");
+        Reply::Http(200, Vec::new(), asked.body)
+    })
+    .await;
+    let mut request = get(format!("http://{address}/"));
+    request.method = Method::Post {
+        content_type: "application/ocsp-request".to_owned(),
+        body: vec![7; 600],
+    };
+    let response = launch().fetch(request).await.expect("answered");
+    assert_eq!(response.body, [7; 600]);
+}
+
+#[tokio::test]
+async fn stuck_responders_delay_no_other() {
+    let stuck = serve(|_| Reply::Hang).await;
+    let quick = serve(|_| Reply::Http(200, Vec::new(), b"quick".to_vec())).await;
+    let client = launch();
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let client = client.clone();
+        let mut request = get(format!("http://{stuck}/"));
+        request.deadline = Duration::from_secs(2);
+        waiting.spawn(async move { client.fetch(request).await });
+    }
+    tokio::task::yield_now().await;
+    let began = Instant::now();
+    let response = client.fetch(get(format!("http://{quick}/"))).await;
+    assert_eq!(response.expect("answered").body, b"quick");
+    assert!(began.elapsed() < Duration::from_millis(1500));
+    while let Some(result) = waiting.join_next().await {
+        assert_eq!(
+            result.expect("no panic"),
+            Err(FetchError::TimedOut {
+                after: Duration::from_secs(2),
+                stage: Stage::Answer,
+            })
+        );
+    }
+}
+
+#[tokio::test]
+async fn one_deadline_covers_an_answer_that_drips() {
+    let address = serve_raw(|mut stream| async move {
+        let _ = stream.read(&mut [0; 4096]).await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            .await;
+        while stream.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let mut request = get(format!("http://{address}/"));
+    request.deadline = Duration::from_millis(500);
+    let error = launch().fetch(request).await.expect_err("too slow");
+    let expected = FetchError::TimedOut {
+        after: Duration::from_millis(500),
+        stage: Stage::Body,
+    };
+    assert_eq!(error, expected);
+}
+
+#[tokio::test]
+async fn a_body_over_the_bound_is_not_taken() {
+    let announced = serve(|_| Reply::Http(200, Vec::new(), vec![0; 10 << 20])).await;
+    let unannounced = serve_raw(|mut stream| async move {
+        let _ = stream.read(&mut [0; 4096]).await;
+        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").await;
+        while stream.write_all(&[0; 4096]).await.is_ok() {}
+    })
+    .await;
+    let client = launch();
+    for address in [announced, unannounced] {
+        let error = client.fetch(get(format!("http://{address}/"))).await;
+        assert_eq!(error, Err(FetchError::TooLarge { limit: 64 * 1024 }));
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_reported_and_not_followed() {
+    let address = serve(|_| {
+        let elsewhere = vec![("location", "http://127.0.0.1:1/".to_owned())];
+        Reply::Http(302, elsewhere, Vec::new())
+    })
+    .await;
+    let response = launch().fetch(get(format!("http://{address}/"))).await;
+    assert_eq!(response.expect("answered").head.status, 302);
+}
+
+#[tokio::test]
+async fn each_failure_has_its_name() {
+    let client = launch();
+    let garbage = serve_raw(|mut stream| async move {
+        let _ = stream.read(&mut [0; 4096]).await;
+        let _ = stream
+            .write_all(b"\x16\x03\x01 not http at all\r\n\r\n")
+            .await;
+    })
+    .await;
+    let cut_off = serve_raw(|mut stream| async move {
+        let _ = stream.read(&mut [0; 4096]).await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
+            .await;
+    })
+    .await;
+    for address in [garbage, cut_off] {
+        let error = client.fetch(get(format!("http://{address}/"))).await;
+        assert!(matches!(error, Err(FetchError::Http { .. })), "{error:?}");
+    }
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port");
+    let error = client.fetch(get(format!("http://{closed}/"))).await;
+    assert!(
+        matches!(error, Err(FetchError::Connect { .. })),
+        "{error:?}"
+    );
+    let error = client
+        .fetch(get("http://no-such-name.invalid/".to_owned()))
+        .await;
+    assert!(
+        matches!(error, Err(FetchError::Resolve { .. })),
+        "{error:?}"
+    );
+    let error = client.fetch(get("https://127.0.0.1/".to_owned())).await;
+    assert!(matches!(error, Err(FetchError::Scheme { .. })), "{error:?}");
+    let error = client
+        .fetch(get("http://h/".to_owned() + &"x".repeat(70_000)))
+        .await;
+    assert!(
+        matches!(error, Err(FetchError::RequestTooLarge { .. })),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_killed_worker_fails_its_requests_at_once_and_is_replaced() {
+    let stuck = serve(|_| Reply::Hang).await;
+    let quick = serve(|_| Reply::Http(200, Vec::new(), b"quick".to_vec())).await;
+    let client = launch();
+    let mut workers = client.workers();
+    workers.wait_for(|&n| n == 1).await.expect("a worker");
+    assert_eq!(client.state(), State::Ready);
+    let (_, worker) = egress_processes().await;
+
+    let asking = client.clone();
+    let began = Instant::now();
+    let lost = tokio::spawn(async move { asking.fetch(get(format!("http://{stuck}/"))).await });
+    tokio::task::yield_now().await;
+    kill(worker);
+    assert_eq!(lost.await.expect("no panic"), Err(FetchError::Gone));
+    assert!(began.elapsed() < Duration::from_secs(4), "not at once");
+    workers.wait_for(|&n| n == 2).await.expect("a new worker");
+    let response = client.fetch(get(format!("http://{quick}/"))).await;
+    assert_eq!(response.expect("answered").body, b"quick");
+}
+
+#[tokio::test]
+async fn a_killed_monitor_takes_the_worker_along_and_both_come_back() {
+    let quick = serve(|_| Reply::Http(200, Vec::new(), b"quick".to_vec())).await;
+    let client = launch();
+    let mut workers = client.workers();
+    workers.wait_for(|&n| n == 1).await.expect("a worker");
+    let (monitor, worker) = egress_processes().await;
+    kill(monitor);
+    eventually("the worker ended", async || is_gone(worker).then_some(())).await;
+    workers.wait_for(|&n| n == 2).await.expect("a new worker");
+    let response = client.fetch(get(format!("http://{quick}/"))).await;
+    assert_eq!(response.expect("answered").body, b"quick");
+}
+
+#[tokio::test]
+async fn the_process_ends_with_the_last_client() {
+    let client = launch();
+    let (monitor, worker) = egress_processes().await;
+    client
+        .workers()
+        .wait_for(|&n| n == 1)
+        .await
+        .expect("a worker");
+    let other = client.clone();
+    drop(client);
+    assert!(!is_gone(worker));
+    drop(other);
+    eventually("both ended", async || {
+        (is_gone(worker) && is_gone(monitor)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn it_becomes_its_user_without_a_way_back() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can start a process of another user");
+        return;
+    }
+    let client = Client::launch(program(), Some("nobody")).expect("egress starts");
+    client
+        .workers()
+        .wait_for(|&n| n == 1)
+        .await
+        .expect("a worker");
+    let (monitor, worker) = egress_processes().await;
+    for pid in [monitor, worker] {
+        let line = |name| crate::support::status_line(pid, name).expect("a line of status");
+        let uids = line("Uid");
+        assert!(
+            uids.split_ascii_whitespace().all(|uid| uid == "65534"),
+            "{uids}"
+        );
+        assert_eq!(line("NoNewPrivs"), "1");
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(line(set), "0000000000000000", "{set} of {pid}");
+        }
+    }
+}
+
+fn kill(pid: u32) {
+    let pid = Pid::from_raw(pid.try_into().expect("a pid")).expect("a pid");
+    kill_process(pid, Signal::KILL).expect("ours to end");
+}

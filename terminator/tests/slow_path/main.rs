@@ -1,0 +1,5 @@
+//! The slow path, control and egress, with its real parts: the clinch binary as egress process, real
+//! HTTP servers on loopback, real files.
+
+mod egress;
+mod support;
