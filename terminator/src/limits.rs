@@ -93,3 +93,17 @@ pub const ADMIN_HEADER_TIME: Duration = Duration::from_secs(5);
 
 /// For a whole admin request, a reload included.
 pub const ADMIN_REQUEST_TIME: Duration = Duration::from_secs(60);
+
+/// Client connections a worker holds at most where the operator gave no figure and the descriptor
+/// limit would allow more.
+pub const CONNECTIONS_PER_WORKER: usize = 250_000;
+
+/// File descriptors of one connection: the client's and the backend's.
+pub const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+
+/// File descriptors of a worker beside its connections: ring, eventfds, listeners.
+pub const DESCRIPTORS_PER_WORKER: u64 = 32;
+
+/// File descriptors of the process beside its workers: log, egress, files read at a reload, and
+/// the admin interface's [`ADMIN_CONNECTIONS`].
+pub const DESCRIPTORS_PER_PROCESS: u64 = 128;

@@ -15,6 +15,7 @@ mod completions;
 pub mod demo;
 mod egress;
 mod man;
+mod run;
 
 /// Terminates TLS and staples a verified OCSP response to every handshake that asks for one.
 #[derive(Debug, Parser)]
@@ -35,6 +36,7 @@ enum Command {
     Completions(completions::Args),
     Egress(egress::Args),
     Man(man::Args),
+    Run(run::Args),
 }
 
 impl Command {
@@ -43,6 +45,7 @@ impl Command {
             Self::Completions(args) => completions::run(&args),
             Self::Egress(args) => egress::run(args),
             Self::Man(args) => man::run(&args),
+            Self::Run(args) => run::run(&args),
         }
     }
 }
@@ -65,6 +68,9 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
         .downcast_ref::<io::Error>()
         .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
+
+/// Where the configuration is looked for unless `-c` says otherwise.
+const CONFIG_PATH: &str = "/etc/clinch/clinch.toml";
 
 #[cfg(test)]
 mod tests {
