@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, text};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::{Registry, Unit};
 
-use super::counters::{ByReason, Counter, Counters, Durations, FetchCounters, Reason};
+use super::counters::{ByReason, Counter, Counters, FetchCounters, Reason};
 use super::instance::{Instance, STEERING_MODE, VERSION};
+use super::page::{Page, reasons};
 use crate::control::status::{CertificateStatus, StapleStatus, Status};
 use crate::egress;
 use crate::limits::METRICS_CERTIFICATES;
@@ -404,97 +404,6 @@ impl Scrape {
         let series = workers.map(|(index, worker)| ([("worker", index as u64)], of(worker)));
         page.gauge(name, help, None, series)
     }
-}
-
-/// The encoder with one method per kind of metric.
-struct Page<'a>(DescriptorEncoder<'a>);
-
-impl Page<'_> {
-    fn counter<L: EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<Unit>,
-        series: impl IntoIterator<Item = (L, u64)>,
-    ) -> fmt::Result {
-        let kind = MetricType::Counter;
-        let mut metric = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
-        series.into_iter().try_for_each(|(labels, value)| {
-            metric
-                .encode_family(&labels)?
-                .encode_counter::<NoLabelSet, _, u64>(&value, None)
-        })
-    }
-
-    fn single_counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.0
-            .encode_descriptor(name, help, None, MetricType::Counter)?
-            .encode_counter::<NoLabelSet, _, u64>(&value, None)
-    }
-
-    fn single_gauge(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<Unit>,
-        value: f64,
-    ) -> fmt::Result {
-        self.0
-            .encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?
-            .encode_gauge(&value)
-    }
-
-    fn gauge<L: EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<Unit>,
-        series: impl IntoIterator<Item = (L, f64)>,
-    ) -> fmt::Result {
-        let kind = MetricType::Gauge;
-        let mut metric = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
-        series
-            .into_iter()
-            .try_for_each(|(labels, value)| metric.encode_family(&labels)?.encode_gauge(&value))
-    }
-
-    fn info(&mut self, name: &str, help: &str, labels: &impl EncodeLabelSet) -> fmt::Result {
-        self.0
-            .encode_descriptor(name, help, None, MetricType::Info)?
-            .encode_info(labels)
-    }
-
-    /// The sum of several histograms of equal shape.
-    fn histogram<'d>(
-        &mut self,
-        name: &str,
-        help: &str,
-        parts: impl Iterator<Item = &'d Durations>,
-    ) -> fmt::Result {
-        let mut buckets: Vec<(f64, u64)> = Vec::new();
-        let mut sum = 0.0;
-        for part in parts {
-            sum += part.sum();
-            for (index, (bound, count)) in part.buckets().enumerate() {
-                match buckets.get_mut(index) {
-                    Some(bucket) => bucket.1 += count,
-                    None => buckets.push((bound, count)),
-                }
-            }
-        }
-        let count = buckets.iter().map(|(_, count)| count).sum();
-        self.0
-            .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?
-            .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
-    }
-}
-
-fn reasons<R: Reason>(
-    label: &'static str,
-    value: impl Fn(R) -> u64,
-) -> impl Iterator<Item = ([(&'static str, &'static str); 1], u64)> {
-    let all = R::ALL.iter();
-    all.map(move |reason| ([(label, reason.label())], value(*reason)))
 }
 
 /// The labels of a certificate: the subject for people, the fingerprint because subjects repeat.

@@ -10,6 +10,7 @@ pub mod events;
 pub mod health;
 pub mod instance;
 pub mod metrics;
+mod page;
 pub mod report;
 
 pub use instance::{Instance, ListenerView, Phase, WorkerView};
