@@ -11,11 +11,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod admin;
 mod completions;
 pub mod demo;
 mod egress;
 mod man;
+mod reload;
 mod run;
+mod status;
 
 /// Terminates TLS and staples a verified OCSP response to every handshake that asks for one.
 #[derive(Debug, Parser)]
@@ -36,7 +39,9 @@ enum Command {
     Completions(completions::Args),
     Egress(egress::Args),
     Man(man::Args),
+    Reload(reload::Args),
     Run(run::Args),
+    Status(status::Args),
 }
 
 impl Command {
@@ -45,7 +50,9 @@ impl Command {
             Self::Completions(args) => completions::run(&args),
             Self::Egress(args) => egress::run(args),
             Self::Man(args) => man::run(&args),
+            Self::Reload(args) => reload::run(&args),
             Self::Run(args) => run::run(&args),
+            Self::Status(args) => status::run(&args),
         }
     }
 }

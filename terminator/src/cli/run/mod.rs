@@ -172,7 +172,7 @@ impl Starting {
         mut self,
         signals: &Signals,
     ) -> anyhow::Result<Option<(Served, Control)>> {
-        let manager = Manager::default();
+        let manager = Manager;
         let admin = self.admin.take().map(|socket| {
             let control = self.control.handle();
             let server = Server::new(socket, Arc::clone(&self.instance), control);
