@@ -199,7 +199,7 @@ impl fmt::Display for Class {
 }
 
 /// Reads a certificate that fills `der` exactly.
-pub(super) fn parse_certificate(der: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
+pub(crate) fn parse_certificate(der: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
     match x509_parser::parse_x509_certificate(der) {
         Ok(([], certificate)) => Ok(certificate),
         Ok((rest, _)) => Err(IdentityError::Malformed(format!(
@@ -211,7 +211,7 @@ pub(super) fn parse_certificate(der: &[u8]) -> Result<X509Certificate<'_>, Ident
 }
 
 /// The text without what would move a terminal's cursor or break a log line.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 

@@ -14,6 +14,7 @@ use std::fmt;
 pub use chain::{ChainNote, Identity, certificates_from_pem};
 pub use error::IdentityError;
 pub use leaf::{Class, KeyKind, Leaf, ValidityError};
+pub(crate) use leaf::{parse_certificate, printable};
 pub use signed::{Oid, SignatureError, Signed};
 
 /// SHA-256 over the DER of a leaf certificate. A staple is bound to exactly one of these.
