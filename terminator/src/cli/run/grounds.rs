@@ -1,8 +1,9 @@
 //! What the process stands on: the account it becomes, the directories and files that account
 //! needs, and the end of its privileges.
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown, lchown};
 use std::path::Path;
 
 use anyhow::Context;
@@ -20,23 +21,45 @@ pub(super) fn account(config: &Config) -> Result<Option<Account>, PrivilegeError
     }))
 }
 
-/// Makes the cache directory for the account where it is missing. A failure only costs the staples
-/// at the next start, and control reports it with the first write.
-pub(super) fn make_cache_directory(config: &Config, account: Option<&Account>) {
-    let Some(path) = config.cache.as_deref().filter(|path| !path.exists()) else {
+/// Makes the cache directory where it is missing and gives it to the account. A failure only costs
+/// the staples at the next start, and control reports it again with the first write.
+pub(super) fn settle_cache_directory(config: &Config, account: Option<&Account>) {
+    let Some(path) = config.cache.as_deref() else {
         return;
     };
-    let made = path
-        .parent()
-        .map_or(Ok(()), std::fs::create_dir_all)
-        .and_then(|()| DirBuilder::new().mode(0o700).create(path))
-        .and_then(|()| match account {
-            Some(account) => chown(path, Some(account.uid), Some(account.gid)),
-            None => Ok(()),
-        });
-    if let Err(error) = made {
-        tracing::warn!(path = %path.display(), %error, "the cache directory cannot be made; staples will not survive a restart");
+    let settled = make_directory(path).and_then(|()| match account {
+        Some(account) => give_directory(path, account),
+        None => Ok(()),
+    });
+    if let Err(error) = settled {
+        tracing::warn!(path = %path.display(), %error, "the cache directory cannot be made or given to the configured user; staples will not survive a restart");
     }
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    DirBuilder::new().mode(0o700).create(path)
+}
+
+/// Only what is root's changes hands. Files with a second name stay what they are: somebody else
+/// may have linked them here.
+fn give_directory(path: &Path, account: &Account) -> io::Result<()> {
+    if fs::metadata(path)?.uid() != 0 {
+        return Ok(());
+    }
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let facts = entry.metadata()?;
+        if facts.is_file() && facts.nlink() == 1 {
+            lchown(entry.path(), Some(account.uid), Some(account.gid))?;
+        }
+    }
+    chown(path, Some(account.uid), Some(account.gid))
 }
 
 /// Becomes the account, or gives up what capabilities there are; afterwards no way leads back.
@@ -73,7 +96,7 @@ pub(super) fn warn_of_unreadable_files(config_path: &Path, config: &Config) {
     let certificates = config.sites.iter().flat_map(|site| &site.certificates);
     let files = std::iter::once(config_path)
         .chain(certificates.flat_map(|files| [files.cert.as_path(), files.key.as_path()]));
-    let mut unreadable: Vec<(&Path, std::io::Error)> = files
+    let mut unreadable: Vec<(&Path, io::Error)> = files
         .filter_map(|path| Some((path, File::open(path).err()?)))
         .collect();
     unreadable.sort_by_key(|(path, _)| *path);

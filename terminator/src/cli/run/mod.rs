@@ -133,7 +133,6 @@ impl Starting {
         passed: Vec<crate::sys::listening::Address>,
     ) -> anyhow::Result<Self> {
         let account = grounds::account(&config)?;
-        grounds::make_cache_directory(&config, account.as_ref());
         let fetches = Arc::new(FetchCounters::default());
         let setup = control::Setup {
             config_path: args.config.clone(),
@@ -148,6 +147,7 @@ impl Starting {
             Some(address) => Some(Socket::bind(address)?),
             None => None,
         };
+        grounds::settle_cache_directory(&config, account.as_ref());
         grounds::leave_privileges(account.as_ref(), admin.as_ref())?;
         grounds::warn_of_unreadable_files(&args.config, &config);
 
