@@ -18,6 +18,7 @@ mod egress;
 mod man;
 mod reload;
 mod run;
+mod schema;
 mod status;
 
 /// Terminates TLS and staples a verified OCSP response to every handshake that asks for one.
@@ -42,6 +43,7 @@ enum Command {
     Reload(reload::Args),
     Run(run::Args),
     Status(status::Args),
+    Schema(schema::Args),
 }
 
 impl Command {
@@ -53,6 +55,7 @@ impl Command {
             Self::Reload(args) => reload::run(&args),
             Self::Run(args) => run::run(&args),
             Self::Status(args) => status::run(&args),
+            Self::Schema(args) => schema::run(&args),
         }
     }
 }

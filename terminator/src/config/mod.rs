@@ -1,11 +1,33 @@
 //! The configuration file: raw TOML is parsed once into types that are valid by construction.
 //! Pure: no file is read, no name resolved, no path looked at.
+//!
+//! Three passes, each of which finds all that is wrong at its level: is it TOML ([`document`]), does
+//! it have the shape of the schema ([`shape`], from the structs of [`raw`]), does it make sense
+//! ([`build`]). The caller reads the file and shows the [`ConfigError`]; whether certificates and
+//! sockets are there is for `control` to find out.
+
+mod build;
+mod document;
+mod forms;
+mod names;
+mod problem;
+mod raw;
+mod reference;
+mod shape;
+mod values;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::limits::{Limits, Timeouts};
+
+pub use problem::{ConfigError, Fault, Problem, Unusable};
+pub use reference::reference;
+pub use shape::schema;
 
 /// A whole valid configuration.
 #[derive(Clone, Debug)]
@@ -56,16 +78,20 @@ pub struct Listener {
 }
 
 /// A protocol version that may be the oldest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub enum TlsVersion {
     /// TLS 1.2 (RFC 5246).
+    #[serde(rename = "1.2")]
     Tls12,
     /// TLS 1.3 (RFC 8446).
+    #[serde(rename = "1.3")]
     Tls13,
 }
 
 /// A cipher suite. The variants are rustls's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[expect(non_camel_case_types, reason = "the IANA names")]
 pub enum Cipher {
     /// TLS 1.3.
@@ -89,16 +115,50 @@ pub enum Cipher {
 }
 
 /// A key exchange group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum Group {
     /// X25519 with ML-KEM-768 (draft-ietf-tls-ecdhe-mlkem).
+    #[serde(rename = "X25519MLKEM768")]
     X25519Mlkem768,
     /// RFC 7748.
     X25519,
     /// secp256r1.
+    #[serde(rename = "P-256")]
     P256,
     /// secp384r1.
+    #[serde(rename = "P-384")]
     P384,
+}
+
+impl Cipher {
+    /// All of them in the default order of preference. AES-128 first: it is the fastest where the
+    /// CPU has AES instructions, and no attack is known that the longer key would stop.
+    pub const ALL: [Self; 9] = [
+        Self::TLS13_AES_128_GCM_SHA256,
+        Self::TLS13_AES_256_GCM_SHA384,
+        Self::TLS13_CHACHA20_POLY1305_SHA256,
+        Self::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        Self::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        Self::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        Self::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        Self::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        Self::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ];
+
+    /// Whether it belongs to TLS 1.3.
+    pub fn is_tls13(self) -> bool {
+        matches!(
+            self,
+            Self::TLS13_AES_128_GCM_SHA256
+                | Self::TLS13_AES_256_GCM_SHA384
+                | Self::TLS13_CHACHA20_POLY1305_SHA256
+        )
+    }
+}
+
+impl Group {
+    /// All of them in the default order of preference.
+    pub const ALL: [Self; 4] = [Self::X25519Mlkem768, Self::X25519, Self::P256, Self::P384];
 }
 
 /// One `[[site]]` table.
@@ -141,11 +201,13 @@ pub enum Backend {
 }
 
 /// Version of an outgoing PROXY header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum ProxyVersion {
     /// Text.
+    #[serde(rename = "v1")]
     V1,
     /// Binary, with the TLVs authority, ALPN, SSL and unique id.
+    #[serde(rename = "v2")]
     V2,
 }
 
@@ -200,14 +262,22 @@ pub struct Egress {
     pub user: Option<String>,
 }
 
-/// A configuration that cannot be used; `Display` names file position, key, and remedy.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {}
-
 impl Config {
     /// Parses and validates a configuration file's text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let _ = text;
-        todo!()
+        Self::parse_all(text).map_err(ConfigError::new)
+    }
+
+    fn parse_all(text: &str) -> Result<Self, Vec<Problem>> {
+        let document = document::Document::parse(text)?;
+        let problems = shape::check(&document);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let file = document.read()?;
+        build::build(&document, file)
     }
 }
+
+#[cfg(test)]
+mod tests;

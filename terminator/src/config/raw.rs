@@ -1,0 +1,337 @@
+//! The configuration file as it is written: one struct per table, one field per key.
+//!
+//! The doc comments are the reference (`docs/CONFIGURATION.md`, `clinch schema`): each says what
+//! the key means and what choosing it badly costs. Ranges are declared here once; [`super::shape`]
+//! enforces them from the schema. What a value means beyond its shape is checked in
+//! [`super::build`].
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::forms::{OcspSwitch, OneOrMany, PathOrOff, Wait};
+use super::{Cipher, Group, ProxyVersion, TlsVersion};
+use crate::limits::{Limits, Timeouts};
+
+/// Configuration of clinch.
+///
+/// One TOML file. A key that is not listed here is an error, with its line and the nearest known
+/// key; `clinch check -c FILE` lists everything that is wrong at once. Durations are written as
+/// `"5s"`, `"300ms"`, `"2h 30m"`, `"7days"`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    /// User, or `user:group`, to become once the sockets are bound and the keys are read. Without
+    /// it the process keeps the user that started it, and a flaw in a process that runs as root is
+    /// a flaw of the whole machine.
+    #[schemars(length(min = 1))]
+    pub(super) user: Option<String>,
+    /// Worker threads. By default one for each core that the process may run on; more than there
+    /// are cores makes them compete, fewer leaves cores to other programs.
+    #[schemars(range(min = 1, max = 1024))]
+    pub(super) workers: Option<usize>,
+    /// Directory in which verified staples survive a restart, or `false` for none. Without it the
+    /// first handshakes after a start depend on the responder. What is read from it is verified
+    /// again.
+    #[serde(default = "default_cache_dir")]
+    pub(super) cache_dir: PathOrOff,
+    /// What one worker may hold at once.
+    #[serde(default)]
+    pub(super) limits: LimitsTable,
+    /// How long each wait may last.
+    #[serde(default)]
+    pub(super) timeouts: TimeoutsTable,
+    /// Addresses to listen on, each group under a name: `[listen.public]`.
+    #[serde(default)]
+    pub(super) listen: BTreeMap<String, ListenTable>,
+    /// What is served: one `[[site]]` for each set of names.
+    #[serde(default)]
+    pub(super) site: Vec<SiteTable>,
+    /// Stapling, for every site that does not say otherwise in its own `ocsp`.
+    #[serde(default)]
+    pub(super) ocsp: OcspTable,
+    /// Metrics, health and status, for operators.
+    #[serde(default)]
+    pub(super) admin: AdminTable,
+    /// The log, on standard error.
+    #[serde(default)]
+    pub(super) log: LogTable,
+    /// The process that talks to OCSP responders.
+    #[serde(default)]
+    pub(super) egress: EgressTable,
+}
+
+/// What one worker may hold at once.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LimitsTable {
+    /// Client connections a worker holds at once; at the bound it stops accepting and the kernel's
+    /// backlog fills. By default as many as the file-descriptor limit carries.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub(super) connections_per_worker: Option<usize>,
+    /// Connections one client address may hold on one worker; 0 is no bound. Set too low, clients
+    /// behind one NAT lock each other out.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub(super) connections_per_client: u32,
+    /// Bytes a client may send before its handshake is complete. Below 16384, hellos with
+    /// post-quantum keys and long tickets may not fit.
+    #[schemars(range(min = 4096, max = 1_048_576))]
+    pub(super) handshake_bytes: usize,
+    /// Largest read from a peer in bulk transfer, in bytes. Larger costs memory for each connection that
+    /// moves bytes; smaller costs system calls.
+    #[schemars(range(min = 4096, max = 4_194_304))]
+    pub(super) read_buffer: usize,
+    /// Certificates that one core keeps ready to sign. With fewer than a core's busy names, keys
+    /// are parsed again and again.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) ready_certificates_per_core: usize,
+}
+
+/// How long each wait may last.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TimeoutsTable {
+    /// From accept to the end of the TLS handshake. Longer lets silent clients hold connections.
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "10m"))]
+    pub(super) handshake: Wait,
+    /// One attempt to connect to one backend, before the next one is tried.
+    #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "10m"))]
+    pub(super) connect: Wait,
+    /// Without a byte in either direction. Shorter ends long polls and idle WebSockets.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "7days"))]
+    pub(super) idle: Wait,
+    /// After SIGTERM, before the connections that remain are closed.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "1day"))]
+    pub(super) drain: Wait,
+    /// After both sides were told that the connection ends, before it is dropped.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "10m"))]
+    pub(super) linger: Wait,
+    /// Before listening, for the first staples. At 0 the first handshakes may go unstapled; long
+    /// waits delay a start while a responder is down.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "10m"))]
+    pub(super) startup_wait: Wait,
+}
+
+/// One group of addresses with its TLS policy.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListenTable {
+    /// Addresses with port, e.g. `"0.0.0.0:443"` and `"[::]:443"`. `[::]` is IPv6 only, so list
+    /// both for dual stack.
+    pub(super) address: OneOrMany,
+    /// Oldest TLS version. `"1.3"` locks out clients from before about 2018.
+    #[serde(default = "default_min_version")]
+    pub(super) min_version: TlsVersion,
+    /// Cipher suites in order of preference; the server's order counts. By default all that clinch
+    /// has, AES-128-GCM first: it is the cheapest where the CPU has AES instructions.
+    #[schemars(length(min = 1))]
+    pub(super) ciphers: Option<Vec<Cipher>>,
+    /// Key exchange groups in order of preference. By default all that clinch has. Without
+    /// `X25519MLKEM768`, recorded sessions can be read by a future quantum computer.
+    #[schemars(length(min = 1))]
+    pub(super) groups: Option<Vec<Group>>,
+    /// TLS 1.3 session tickets sent after a full handshake. 0 turns resumption off, for TLS 1.2
+    /// too: every connection then costs a signature.
+    #[serde(default = "default_tickets")]
+    #[schemars(range(min = 0, max = 8))]
+    pub(super) tickets: u8,
+    /// Networks (`"10.0.0.0/8"`) whose connections begin with a PROXY protocol header. From them it
+    /// is required and believed, from all others refused. Whoever is in such a network can claim
+    /// any client address.
+    #[serde(default)]
+    pub(super) proxy_protocol_from: Vec<String>,
+    /// Site (one of its names) for clients that send no server name or an unknown one. Without it
+    /// they are refused with the alert `unrecognized_name`.
+    pub(super) default_site: Option<String>,
+    /// Length of each socket's accept queue; the kernel caps it at `net.core.somaxconn`. Too short,
+    /// bursts of connections wait for a retransmission.
+    #[serde(default = "default_backlog")]
+    #[schemars(range(min = 16, max = 65_535))]
+    pub(super) backlog: u32,
+}
+
+/// One site: names, certificates, backends.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SiteTable {
+    /// DNS names, in any case and script. `"*.example.com"` stands for exactly one label. The first
+    /// name is what the site is called in status and log.
+    pub(super) names: OneOrMany,
+    /// Certificate file, PEM: the leaf first, then its issuer and the rest of the chain. The issuer
+    /// is needed to verify staples.
+    pub(super) cert: Option<String>,
+    /// Key file of `cert`, PEM, not encrypted, mode 600.
+    pub(super) key: Option<String>,
+    /// Several certificates for the same names, e.g. ECDSA and RSA, instead of `cert` and `key`.
+    /// Each client gets the first that it can verify.
+    #[serde(default)]
+    pub(super) certificates: Vec<CertificateTable>,
+    /// Where the bytes go: `"host:port"` or `"unix:/path"`, one or several. A connection goes to
+    /// the backend with the fewest; one that fails is set aside for a while.
+    pub(super) backend: OneOrMany,
+    /// PROXY protocol header sent to the backends. Every backend of the site must expect it.
+    pub(super) proxy_protocol: Option<ProxyVersion>,
+    /// ALPN protocols that the backend speaks, in order of preference, e.g. `["h2", "http/1.1"]`.
+    /// Without it no protocol is negotiated, and browsers speak HTTP/1.1.
+    #[serde(default)]
+    pub(super) alpn: Vec<String>,
+    /// Names of the `[listen.NAME]` tables that serve the site. By default all.
+    #[schemars(length(min = 1))]
+    pub(super) listen: Option<Vec<String>>,
+    /// Stapling: `true` as in `[ocsp]`, `false` not at all, or a table with the keys of `[ocsp]`
+    /// that differ for this site.
+    #[serde(default)]
+    pub(super) ocsp: OcspSwitch,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CertificateTable {
+    /// Certificate file, PEM: the leaf first, then its issuer and the rest of the chain.
+    pub(super) cert: String,
+    /// Key file, PEM, not encrypted, mode 600.
+    pub(super) key: String,
+}
+
+/// Stapling of OCSP responses.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OcspTable {
+    /// Whether responses are fetched and stapled.
+    #[schemars(extend("default" = true))]
+    pub(super) enabled: Option<bool>,
+    /// URL of the responder to ask, instead of the one named in the certificate.
+    pub(super) responder: Option<String>,
+    /// What a handshake does while no valid staple is there: `"soft"` goes on without, `"hard"`
+    /// refuses. By default hard for certificates that demand a staple (Must-Staple, RFC 7633), soft for
+    /// the others. With hard, a responder that stays down takes the site down.
+    pub(super) policy: Option<StaplePolicy>,
+    /// How far the clocks of responder and server may differ. Too little, and responses of
+    /// responders whose clock runs ahead are refused.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "1h", "default" = "5m"))]
+    pub(super) skew: Option<Wait>,
+    /// Oldest response that is taken where it names no nextUpdate. Longer lets a revocation go
+    /// unseen for longer.
+    #[schemars(extend("x-minimum" = "1m", "x-maximum" = "90days", "default" = "7days"))]
+    pub(super) max_age: Option<Wait>,
+    /// Take responses signed with SHA-1. Only for responders that cannot do better: such
+    /// signatures can be forged.
+    #[schemars(extend("default" = false))]
+    pub(super) allow_sha1: Option<bool>,
+    /// Share of a response's validity, counted back from nextUpdate, at which it is refreshed.
+    /// Smaller leaves less time for a responder to come back.
+    #[schemars(range(min = 0.05, max = 0.95), extend("default" = 0.25))]
+    pub(super) margin: Option<f64>,
+}
+
+/// What a handshake does without a valid staple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum StaplePolicy {
+    /// Goes on without a staple.
+    Soft,
+    /// Refuses.
+    Hard,
+}
+
+/// Metrics, health and status, for operators.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AdminTable {
+    /// `"unix:/path"` (a socket with mode 600), a loopback address with port, or `false` for none.
+    /// There is no password: whoever reaches it can read the status and trigger a reload.
+    pub(super) listen: PathOrOff,
+}
+
+/// The log, on standard error.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LogTable {
+    /// Lines for people, or one JSON object a line.
+    pub(super) format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or several by module: `"info,clinch::data=debug"`.
+    /// From debug on, there are lines for each connection.
+    pub(super) level: String,
+}
+
+/// Form of the log's lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The process that talks to OCSP responders.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct EgressTable {
+    /// User, or `user:group`, that it runs as, so that firewall rules can tell it apart. By default
+    /// the user of the main process.
+    #[schemars(length(min = 1))]
+    pub(super) user: Option<String>,
+}
+
+fn default_cache_dir() -> PathOrOff {
+    PathOrOff::Text("/var/cache/clinch".to_owned())
+}
+
+fn default_min_version() -> TlsVersion {
+    TlsVersion::Tls12
+}
+
+fn default_tickets() -> u8 {
+    2
+}
+
+fn default_backlog() -> u32 {
+    4096
+}
+
+impl Default for LimitsTable {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            connections_per_worker: limits.connections_per_worker,
+            connections_per_client: limits.connections_per_client,
+            handshake_bytes: limits.handshake_bytes,
+            read_buffer: limits.read_buffer,
+            ready_certificates_per_core: limits.ready_certificates_per_core,
+        }
+    }
+}
+
+impl Default for TimeoutsTable {
+    fn default() -> Self {
+        let timeouts = Timeouts::default();
+        Self {
+            handshake: Wait(timeouts.handshake),
+            connect: Wait(timeouts.connect),
+            idle: Wait(timeouts.idle),
+            drain: Wait(timeouts.drain),
+            linger: Wait(timeouts.linger),
+            startup_wait: Wait(timeouts.startup_wait),
+        }
+    }
+}
+
+impl Default for AdminTable {
+    fn default() -> Self {
+        Self {
+            listen: PathOrOff::Text("unix:/run/clinch/admin.sock".to_owned()),
+        }
+    }
+}
+
+impl Default for LogTable {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: "info".to_owned(),
+        }
+    }
+}

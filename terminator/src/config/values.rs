@@ -1,0 +1,143 @@
+//! The meaning of single values: addresses, backends, users, levels. No two of them are compared
+//! here.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+use super::problem::Unusable;
+use super::{AdminAddress, Backend, names};
+
+/// A socket address to listen on.
+pub(super) fn address(text: &str) -> Result<SocketAddr, Unusable> {
+    let address: SocketAddr = text.parse().map_err(|_| Unusable::Address)?;
+    if address.port() == 0 {
+        return Err(Unusable::PortZero);
+    }
+    Ok(address)
+}
+
+/// A network, or a single address as a network of one.
+pub(super) fn network(text: &str) -> Result<IpNet, Unusable> {
+    IpNet::from_str(text)
+        .map(|network| network.trunc())
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| Unusable::Network)
+}
+
+/// `host:port` or `unix:/path`.
+pub(super) fn backend(text: &str) -> Result<Backend, Unusable> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return socket_path(path).map(Backend::Unix);
+    }
+    if text.contains("://") {
+        return Err(Unusable::BackendUrl);
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return match address.port() {
+            0 => Err(Unusable::BackendPort),
+            _ => Ok(Backend::Tcp(address.to_string())),
+        };
+    }
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Err(Unusable::BareIpv6);
+    }
+    let (host, port) = text.rsplit_once(':').ok_or(Unusable::BackendPort)?;
+    match port.parse::<u16>() {
+        Ok(0) | Err(_) => Err(Unusable::BackendPort),
+        Ok(_) if host.contains(':') => Err(Unusable::BareIpv6),
+        Ok(port) => names::host_name(host)
+            .map(|host| Backend::Tcp(format!("{host}:{port}")))
+            .map_err(|_| Unusable::BackendHost),
+    }
+}
+
+/// Where the admin interface listens.
+pub(super) fn admin_address(text: &str) -> Result<AdminAddress, Unusable> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return socket_path(path).map(AdminAddress::Unix);
+    }
+    let address: SocketAddr = text.parse().map_err(|_| Unusable::AdminAddress)?;
+    if !address.ip().is_loopback() {
+        return Err(Unusable::AdminNotLoopback);
+    }
+    if address.port() == 0 {
+        return Err(Unusable::PortZero);
+    }
+    Ok(AdminAddress::Tcp(address))
+}
+
+/// An absolute path.
+pub(super) fn absolute(text: &str) -> Result<PathBuf, Unusable> {
+    let path = Path::new(text);
+    if !path.is_absolute() || text.contains('\0') {
+        return Err(Unusable::RelativePath);
+    }
+    Ok(path.to_owned())
+}
+
+fn socket_path(text: &str) -> Result<PathBuf, Unusable> {
+    if text.len() > SOCKET_PATH_MAX {
+        return Err(Unusable::LongSocketPath);
+    }
+    absolute(text)
+}
+
+/// An ALPN protocol name (RFC 7301 section 3.1).
+pub(super) fn alpn(text: &str) -> Result<String, Unusable> {
+    if text.is_empty() || text.len() > 255 {
+        return Err(Unusable::Alpn);
+    }
+    Ok(text.to_owned())
+}
+
+/// The URL of an OCSP responder.
+pub(super) fn responder(text: &str) -> Result<(), Unusable> {
+    let url = url::Url::parse(text).map_err(|_| Unusable::ResponderUrl)?;
+    let usable = matches!(url.scheme(), "http" | "https") && url.has_host();
+    usable.then_some(()).ok_or(Unusable::ResponderUrl)
+}
+
+/// Levels by module, as `tracing` reads them.
+pub(super) fn log_level(text: &str) -> Result<(), Unusable> {
+    // `Targets` takes a lone word that is no level for a module; here it is a mistyped level.
+    let levels = text
+        .split(',')
+        .all(|directive| match directive.rsplit_once('=') {
+            Some((module, level)) => !module.is_empty() && LevelFilter::from_str(level).is_ok(),
+            None => !directive.is_empty() && LevelFilter::from_str(directive).is_ok(),
+        });
+    (levels && text.parse::<Targets>().is_ok())
+        .then_some(())
+        .ok_or(Unusable::LogLevel)
+}
+
+/// `name` or `name:group`; whether they exist is for whoever becomes them to find out.
+pub(super) fn user(text: &str) -> Result<(), Unusable> {
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name.len() <= 32
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-$".contains(&b))
+    };
+    let (user, group) = text.split_once(':').unwrap_or((text, "-"));
+    (is_name(user) && is_name(group))
+        .then_some(())
+        .ok_or(Unusable::User)
+}
+
+/// A listener's name, which labels metrics and log lines.
+pub(super) fn listener_name(text: &str) -> Result<(), Unusable> {
+    let fits = (1..=32).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    fits.then_some(()).ok_or(Unusable::ListenerName)
+}
+
+/// `sun_path` holds 108 bytes, the final zero included (unix(7)).
+const SOCKET_PATH_MAX: usize = 107;
