@@ -98,6 +98,15 @@ pub enum BackendAddress {
     Unix(PathBuf),
 }
 
+impl std::fmt::Display for BackendAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// A certificate as the data plane sees it.
 pub struct Certificate {
     /// Chain and key, matched.

@@ -4,6 +4,20 @@
 //! to drain. The data plane reads snapshots and never asks control for anything; it does not load
 //! certificates, fetch responses or decide policy.
 
+mod accept;
+mod backend;
+mod buffers;
+mod connection;
+mod core;
+mod driven;
+mod handshake;
+mod io;
+mod proxy;
+mod ready;
+mod relay;
+mod session;
+mod tickets;
+mod watch;
 mod worker;
 
 use std::net::TcpListener;

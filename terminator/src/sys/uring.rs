@@ -10,6 +10,7 @@
 use std::future::Future;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -72,6 +73,18 @@ impl Socket {
         Ok((socket, address))
     }
 
+    /// Takes a connection that waits in the accept queue of a socket bound here, without waiting for
+    /// one. A socket passed by a service manager is shared and is not touched.
+    pub fn take_waiting(&self) -> Option<(Socket, SocketAddr)> {
+        let listener = socket2::SockRef::from(&*self.0);
+        if !listener.reuse_port().unwrap_or(false) || listener.set_nonblocking(true).is_err() {
+            return None;
+        }
+        let (client, address) = listener.accept().ok()?;
+        let address = address.as_socket().unwrap_or_else(unspecified);
+        Some((Socket::from(OwnedFd::from(client)), address))
+    }
+
     /// Connects to an address.
     pub async fn connect(&self, address: SockAddr) -> io::Result<()> {
         let address = Box::new(address);
@@ -81,22 +94,29 @@ impl Socket {
         result.map(drop)
     }
 
-    /// Receives into `buffer` from `at` to its end; 0 is the end of the stream.
+    /// Receives into `buffer[range]`; 0 is the end of the stream.
     ///
     /// Bytes of the buffer beyond what was received are whatever they were before.
-    pub async fn recv(&self, mut buffer: Vec<u8>, at: usize) -> (io::Result<usize>, Vec<u8>) {
-        let free = &mut buffer[at..];
+    pub async fn recv(
+        &self,
+        mut buffer: Vec<u8>,
+        range: Range<usize>,
+    ) -> (io::Result<usize>, Vec<u8>) {
+        let free = &mut buffer[range];
         let len = u32::try_from(free.len()).unwrap_or(u32::MAX);
         let entry = opcode::Recv::new(self.target(), free.as_mut_ptr(), len).build();
         let (result, (_, buffer)) = submit((self.clone(), buffer), entry).await;
         (result.map(|n| n as usize), buffer)
     }
 
-    /// Sends `buffer[..len]` whole: the kernel waits for room until the last byte is taken.
-    pub async fn send_all(&self, mut buffer: Vec<u8>, len: usize) -> (io::Result<()>, Vec<u8>) {
-        let mut sent = 0;
-        while sent < len {
-            let rest = &buffer[sent..len];
+    /// Sends `buffer[range]` whole: the kernel waits for room until the last byte is taken.
+    pub async fn send_all(
+        &self,
+        mut buffer: Vec<u8>,
+        mut range: Range<usize>,
+    ) -> (io::Result<()>, Vec<u8>) {
+        while !range.is_empty() {
+            let rest = &buffer[range.clone()];
             let entry = opcode::Send::new(
                 self.target(),
                 rest.as_ptr(),
@@ -108,7 +128,7 @@ impl Socket {
             buffer = returned;
             match result {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
-                Ok(n) => sent += n as usize,
+                Ok(n) => range.start += n as usize,
                 Err(error) => return (Err(error), buffer),
             }
         }

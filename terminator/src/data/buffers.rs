@@ -1,0 +1,226 @@
+//! Buffers of one worker, lent to connections that move bytes and taken back.
+//!
+//! There are two sizes, so that a connection in bulk transfer reads much at once and every other one
+//! little. A bounded number of each is kept; what was longest out of use goes back to the allocator.
+//! A buffer is not cleared between users: whoever fills one remembers how far, and sends no more.
+
+use std::cell::RefCell;
+
+/// A buffer and the range of it that holds bytes. The empty one holds no memory.
+#[derive(Default)]
+pub(super) struct Chunk {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Chunk {
+    /// How many bytes it holds.
+    pub(super) fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether it holds none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// The bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// The bytes, to be worked on in place.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start..self.end]
+    }
+
+    /// Forgets the first `n` bytes.
+    pub(super) fn consume(&mut self, n: usize) {
+        self.start = (self.start + n).min(self.end);
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Room for at least `n` more bytes; what is written there counts after [`Chunk::filled`].
+    pub(super) fn room(&mut self, n: usize, buffers: &Buffers) -> &mut [u8] {
+        if self.buffer.len() - self.end < n {
+            let len = self.len();
+            if self.start > 0 && self.buffer.len() - len >= n {
+                self.buffer.copy_within(self.start..self.end, 0);
+            } else {
+                let mut larger = buffers.holding(len + n);
+                larger[..len].copy_from_slice(self.bytes());
+                buffers.give_back(std::mem::replace(&mut self.buffer, larger));
+            }
+            (self.start, self.end) = (0, len);
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// Counts `n` bytes that were written into [`Chunk::room`].
+    pub(super) fn filled(&mut self, n: usize) {
+        debug_assert!(self.end + n <= self.buffer.len());
+        self.end += n;
+    }
+
+    /// Appends bytes.
+    pub(super) fn append(&mut self, bytes: &[u8], buffers: &Buffers) {
+        self.room(bytes.len(), buffers)[..bytes.len()].copy_from_slice(bytes);
+        self.filled(bytes.len());
+    }
+
+    /// Gives the buffer back, bytes and all.
+    pub(super) fn release(&mut self, buffers: &Buffers) {
+        buffers.give_back(std::mem::take(&mut self.buffer));
+        (self.start, self.end) = (0, 0);
+    }
+
+    /// Gives the buffer back if it holds no bytes.
+    pub(super) fn release_if_empty(&mut self, buffers: &Buffers) {
+        if self.is_empty() {
+            self.release(buffers);
+        }
+    }
+
+    /// Lends the buffer to an operation, with the range that holds bytes.
+    pub(super) fn lend(&mut self) -> (Vec<u8>, std::ops::Range<usize>) {
+        (std::mem::take(&mut self.buffer), self.start..self.end)
+    }
+
+    /// Takes the buffer back from an operation; the range is what it was.
+    pub(super) fn returned(&mut self, buffer: Vec<u8>) {
+        self.buffer = buffer;
+    }
+}
+
+/// The buffers a worker keeps.
+pub(super) struct Buffers {
+    small: RefCell<Vec<Vec<u8>>>,
+    large: RefCell<Vec<Vec<u8>>>,
+    large_size: usize,
+}
+
+impl Buffers {
+    /// Buffers of which the large ones hold at least `bulk` plaintext bytes after encryption.
+    pub(super) fn new(bulk: usize) -> Self {
+        let bulk = bulk.max(RECORD_PLAINTEXT);
+        Self {
+            small: RefCell::default(),
+            large: RefCell::default(),
+            large_size: sealed_size(bulk),
+        }
+    }
+
+    /// A buffer of [`SMALL`] bytes: one TLS record of any legal size fits.
+    pub(super) fn small(&self) -> Vec<u8> {
+        self.small
+            .borrow_mut()
+            .pop()
+            .unwrap_or_else(|| vec![0; SMALL])
+    }
+
+    /// A large buffer.
+    pub(super) fn large(&self) -> Vec<u8> {
+        self.large
+            .borrow_mut()
+            .pop()
+            .unwrap_or_else(|| vec![0; self.large_size])
+    }
+
+    /// A buffer that holds at least `len` bytes.
+    pub(super) fn holding(&self, len: usize) -> Vec<u8> {
+        if len <= SMALL {
+            self.small()
+        } else if len <= self.large_size {
+            self.large()
+        } else {
+            vec![0; len]
+        }
+    }
+
+    /// How many plaintext bytes may be read into a large buffer so that they fit another one sealed.
+    pub(super) fn bulk(&self) -> usize {
+        plaintext_within(self.large_size)
+    }
+
+    /// Takes a buffer back.
+    pub(super) fn give_back(&self, buffer: Vec<u8>) {
+        let (shelf, kept) = match buffer.len() {
+            SMALL => (&self.small, KEPT_SMALL),
+            len if len == self.large_size => (&self.large, KEPT_LARGE),
+            _ => return,
+        };
+        let mut shelf = shelf.borrow_mut();
+        if shelf.len() < kept {
+            shelf.push(buffer);
+        }
+    }
+}
+
+/// Bytes of the records that seal `plaintext` bytes, at most.
+pub(super) fn sealed_size(plaintext: usize) -> usize {
+    plaintext + plaintext.div_ceil(RECORD_PLAINTEXT).max(1) * RECORD_OVERHEAD
+}
+
+/// Plaintext bytes that fit `sealed` bytes of records.
+pub(super) fn plaintext_within(sealed: usize) -> usize {
+    let whole = sealed / (RECORD_PLAINTEXT + RECORD_OVERHEAD);
+    let rest = sealed % (RECORD_PLAINTEXT + RECORD_OVERHEAD);
+    whole * RECORD_PLAINTEXT + rest.saturating_sub(RECORD_OVERHEAD)
+}
+
+/// Size of a small buffer: the longest TLS record (RFC 5246 section 6.2.3: 2^14 + 2048 bytes and a
+/// header of 5), rounded up.
+pub(super) const SMALL: usize = 18 * 1024 + 64;
+
+/// Plaintext of a full record (RFC 8446 section 5.1).
+const RECORD_PLAINTEXT: usize = 16 * 1024;
+
+/// What sealing adds to a record at most: header 5, explicit nonce 8, tag 16, content type 1, and
+/// room to spare for a key update that goes before.
+const RECORD_OVERHEAD: usize = 64;
+
+/// Small buffers kept for the next connection: 1.1 MiB.
+const KEPT_SMALL: usize = 64;
+
+/// Large buffers kept for the next connection: 2 MiB at the default read size.
+const KEPT_LARGE: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_in_bulk_fits_a_buffer_when_sealed() {
+        for bulk in [1, 16 * 1024, 100_000, 256 * 1024] {
+            let buffers = Buffers::new(bulk);
+            assert!(buffers.bulk() >= bulk);
+            assert!(sealed_size(buffers.bulk()) <= buffers.large().len());
+        }
+    }
+
+    #[test]
+    fn a_chunk_keeps_its_bytes_when_it_grows() {
+        let buffers = Buffers::new(256 * 1024);
+        let mut chunk = Chunk::default();
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
+        for part in bytes.chunks(7_000) {
+            chunk.append(part, &buffers);
+        }
+        assert_eq!(chunk.bytes(), bytes);
+        chunk.consume(99_990);
+        chunk.room(SMALL, &buffers);
+        assert_eq!(chunk.bytes(), &bytes[99_990..]);
+        chunk.consume(10);
+        assert!(chunk.is_empty());
+    }
+
+    #[test]
+    fn a_buffer_of_another_size_is_not_kept() {
+        let buffers = Buffers::new(256 * 1024);
+        buffers.give_back(vec![0; 5]);
+        assert_eq!(buffers.small().len(), SMALL);
+    }
+}

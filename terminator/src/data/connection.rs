@@ -1,0 +1,138 @@
+//! One client connection from accept to its end.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::backend;
+use super::buffers::Chunk;
+use super::core::{Core, Place};
+use super::handshake::{Established, handshake};
+use super::io::{Pace, receive};
+use super::proxy::{self, Facts, Reading};
+use super::relay::relay;
+use super::watch::Watch;
+use crate::observability::counters::{AcceptFailure, HandshakeFailure, RelayEnd};
+
+/// Who is connected to whom.
+struct Ends {
+    client: SocketAddr,
+    /// The address the client connected to, where a proxy before us told it.
+    local: Option<SocketAddr>,
+}
+
+/// Serves one connection accepted on `listener` from `peer`.
+pub(super) async fn serve(place: Place, listener: usize, peer: SocketAddr) {
+    let accepted = Instant::now();
+    let (core, watch) = (&**place.core(), place.watch());
+    let mut input = Chunk::default();
+    let ends = match introduce(core, watch, listener, peer, &mut input).await {
+        Ok(ends) => ends,
+        Err(why) => {
+            input.release(&core.buffers);
+            return core.counters.handshake_failures.one(why);
+        }
+    };
+    if !place.belongs_to(ends.client.ip().to_canonical()) {
+        input.release(&core.buffers);
+        return core
+            .counters
+            .accept_failures
+            .one(AcceptFailure::ClientLimit);
+    }
+    match handshake(core, watch, listener, input).await {
+        Ok(established) => {
+            place.handshake_over();
+            core.counters.handshake_time.record(accepted.elapsed());
+            let end = pass_on(core, watch, established, ends).await;
+            core.counters.relay_ends.one(end);
+        }
+        Err(why) => {
+            tracing::debug!(client = %ends.client, reason = ?why, "handshake failed");
+            core.counters.handshake_failures.one(why);
+        }
+    }
+}
+
+/// Reads the PROXY header of a source that must send one.
+async fn introduce(
+    core: &Core,
+    watch: &Watch,
+    listener: usize,
+    peer: SocketAddr,
+    input: &mut Chunk,
+) -> Result<Ends, HandshakeFailure> {
+    let direct = Ends {
+        client: peer,
+        local: None,
+    };
+    if !is_trusted(core, listener, peer) {
+        return Ok(direct);
+    }
+    loop {
+        match proxy::read(input.bytes()) {
+            Reading::Header { len, addresses } => {
+                input.consume(len);
+                return Ok(addresses.map_or(direct, |(client, local)| Ends {
+                    client,
+                    local: Some(local),
+                }));
+            }
+            Reading::Bad => return Err(HandshakeFailure::ProxyHeader),
+            Reading::Incomplete if input.len() > core.bounds.handshake_bytes => {
+                return Err(HandshakeFailure::TooLarge);
+            }
+            Reading::Incomplete => {}
+        }
+        match receive(core, watch.client(), input, &mut Pace::Single).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) if watch.ended().is_some() => return Err(HandshakeFailure::TimedOut),
+            Ok(0) | Err(_) => return Err(HandshakeFailure::PeerClosed),
+        }
+    }
+}
+
+fn is_trusted(core: &Core, listener: usize, peer: SocketAddr) -> bool {
+    let snapshot = core.snapshot.borrow();
+    let trusted = &snapshot.table.listeners[listener].proxy_from;
+    !trusted.is_empty() && {
+        let peer = peer.ip().to_canonical();
+        trusted.iter().any(|net| net.contains(&peer))
+    }
+}
+
+/// Connects to a backend and relays.
+async fn pass_on(core: &Core, watch: &Watch, mut established: Established, ends: Ends) -> RelayEnd {
+    let Some(backend) = backend::connect(core, watch, &established.site).await else {
+        established.input.release(&core.buffers);
+        established.early.release(&core.buffers);
+        return super::relay::turn_away(core, watch, established.session).await;
+    };
+    let header = header(core, watch, &established, &ends);
+    relay(core, watch, established, &backend, header).await
+}
+
+/// The PROXY header that the site's backends want, if they want one.
+fn header(core: &Core, watch: &Watch, established: &Established, ends: &Ends) -> Option<Vec<u8>> {
+    let version = established.site.proxy_protocol?;
+    let local = ends
+        .local
+        .or_else(|| watch.client().socket.local_address().ok());
+    let negotiated = established.session.negotiated();
+    let tls13 = negotiated.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
+    let cipher = negotiated
+        .negotiated_cipher_suite()
+        .map_or("", |suite| suite.suite().as_str().unwrap_or(""));
+    let id = format!("{}-{:x}", core.index, core.counters.accepted.value());
+    Some(proxy::header(
+        version,
+        &Facts {
+            client: ends.client,
+            local: local.unwrap_or(ends.client),
+            name: established.name.as_deref(),
+            alpn: negotiated.alpn_protocol(),
+            version: if tls13 { "TLSv1.3" } else { "TLSv1.2" },
+            cipher,
+            id: id.as_bytes(),
+        },
+    ))
+}

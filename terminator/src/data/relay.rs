@@ -1,0 +1,276 @@
+//! Bytes between an established client and its backend, both ways at once, until both have finished.
+//!
+//! Each direction holds at most one buffer of what it read and one of what it writes, and reads no more
+//! until that is sent: a slow receiver slows its sender, nothing grows. A finished direction is passed
+//! on as such (close_notify and FIN towards the client, FIN towards the backend) while the other goes
+//! on. No operation is ever abandoned: to end a connection its sockets are shut down, and both
+//! directions run to their end.
+
+use std::cell::{Cell, RefCell};
+use std::net::Shutdown;
+
+use tokio::sync::Mutex;
+
+use super::backend::Connected;
+use super::buffers::Chunk;
+use super::core::Core;
+use super::handshake::Established;
+use super::io::{Pace, receive, send};
+use super::session::Session;
+use super::watch::{Ended, Side, Watch};
+use crate::observability::counters::RelayEnd;
+
+/// What both directions of a connection share.
+struct Relay<'a> {
+    core: &'a Core,
+    watch: &'a Watch,
+    backend: &'a Side,
+    session: RefCell<Session>,
+    /// What the protocol itself has to say to the client (alerts, tickets); goes before anything sealed
+    /// after it.
+    control: RefCell<Chunk>,
+    /// Whose turn it is to send to the client. Records are sealed and sent in one turn, so they leave in
+    /// the order in which they were sealed.
+    turn: Mutex<()>,
+    /// The first thing that went wrong.
+    fault: Cell<Option<RelayEnd>>,
+    /// The directions that have finished.
+    finished: Cell<u8>,
+}
+
+/// Relays until both directions have finished. `header` goes to the backend before all else.
+pub(super) async fn relay(
+    core: &Core,
+    watch: &Watch,
+    established: Established,
+    backend: &Connected,
+    header: Option<Vec<u8>>,
+) -> RelayEnd {
+    let Established {
+        session,
+        input,
+        mut early,
+        ..
+    } = established;
+    if let Some(header) = header {
+        let behind = std::mem::take(&mut early);
+        early.append(&header, &core.buffers);
+        early.append(behind.bytes(), &core.buffers);
+        let mut behind = behind;
+        behind.release(&core.buffers);
+    }
+    watch.await_bytes(core.bounds.idle);
+    let relay = Relay {
+        core,
+        watch,
+        backend: &backend.side,
+        session: RefCell::new(session),
+        control: RefCell::default(),
+        turn: Mutex::new(()),
+        fault: Cell::new(None),
+        finished: Cell::new(0),
+    };
+    tokio::join!(relay.up(input, early), relay.down());
+    match (watch.ended(), relay.fault.get()) {
+        (Some(Ended::TimedOut), _) => RelayEnd::Idle,
+        (Some(Ended::Drained), _) => RelayEnd::Drained,
+        (None, Some(fault)) => fault,
+        (None, None) => RelayEnd::Finished,
+    }
+}
+
+impl Relay<'_> {
+    /// Client to backend.
+    async fn up(&self, mut input: Chunk, mut plain: Chunk) {
+        let buffers = &self.core.buffers;
+        let mut pace = Pace::Single;
+        while self.forward(&mut plain).await {
+            if self.session.borrow().is_closed() {
+                self.backend.socket.shutdown(Shutdown::Write);
+                break;
+            }
+            input.release_if_empty(buffers);
+            match receive(self.core, self.watch.client(), &mut input, &mut pace).await {
+                Ok(0) => {
+                    self.client_left_early();
+                    break;
+                }
+                Ok(_) => self.watch.moved(),
+                Err(_) => {
+                    self.abort(RelayEnd::ClientLost);
+                    break;
+                }
+            }
+            if !self.open(&mut input, &mut plain).await {
+                break;
+            }
+        }
+        input.release(buffers);
+        plain.release(buffers);
+        self.finish();
+    }
+
+    /// Backend to client.
+    async fn down(&self) {
+        let mut plain = Chunk::default();
+        let mut pace = Pace::Single;
+        loop {
+            match receive(self.core, self.backend, &mut plain, &mut pace).await {
+                Ok(0) => {
+                    self.farewell().await;
+                    break;
+                }
+                Ok(_) => self.watch.moved(),
+                Err(_) if self.watch.ended().is_some() => {
+                    self.farewell().await;
+                    break;
+                }
+                Err(_) => {
+                    // No close_notify: the client must be able to tell this from a complete answer.
+                    self.abort(RelayEnd::BackendLost);
+                    break;
+                }
+            }
+            if !self.deliver(&mut plain).await {
+                break;
+            }
+        }
+        plain.release(&self.core.buffers);
+        self.finish();
+    }
+
+    /// Sends plaintext to the backend; `false` when this direction is over.
+    async fn forward(&self, plain: &mut Chunk) -> bool {
+        if plain.is_empty() {
+            return true;
+        }
+        let len = plain.len() as u64;
+        if send(self.core, self.backend, plain).await.is_ok() {
+            self.core.counters.bytes_up.add(len);
+            self.watch.moved();
+            return true;
+        }
+        // The backend takes no more, but what it has answered may still be on its way to the client,
+        // and would be lost if the client's own bytes were left unread (a reset follows a close then).
+        self.discard().await;
+        false
+    }
+
+    /// Opens what was received; `false` when the client no longer speaks TLS.
+    async fn open(&self, input: &mut Chunk, plain: &mut Chunk) -> bool {
+        let pumped = {
+            let mut control = self.control.borrow_mut();
+            self.session
+                .borrow_mut()
+                .pump(input, plain, &mut control, &self.core.buffers)
+        };
+        if !self.control.borrow().is_empty() {
+            let _turn = self.turn.lock().await;
+            let mut out = self.control.take();
+            // A client that does not take it will be noticed by whoever has data for it.
+            let _ = send(self.core, self.watch.client(), &mut out).await;
+        }
+        if let Err(broken) = pumped {
+            tracing::debug!(?broken, "client left the protocol");
+            self.abort(RelayEnd::ClientProtocol);
+            return false;
+        }
+        true
+    }
+
+    /// Seals what the backend sent and sends it to the client; `false` when this direction is over.
+    async fn deliver(&self, plain: &mut Chunk) -> bool {
+        let _turn = self.turn.lock().await;
+        let len = plain.len() as u64;
+        let mut out = self.control.take();
+        let sealed = self
+            .session
+            .borrow_mut()
+            .seal(plain.bytes(), &mut out, &self.core.buffers);
+        plain.release(&self.core.buffers);
+        if sealed.is_err() {
+            out.release(&self.core.buffers);
+            self.abort(RelayEnd::ClientProtocol);
+            return false;
+        }
+        if send(self.core, self.watch.client(), &mut out)
+            .await
+            .is_err()
+        {
+            self.abort(RelayEnd::ClientLost);
+            return false;
+        }
+        self.core.counters.bytes_down.add(len);
+        self.watch.moved();
+        true
+    }
+
+    /// Tells the client that nothing more will come (RFC 8446 section 6.1).
+    async fn farewell(&self) {
+        let _turn = self.turn.lock().await;
+        let mut out = self.control.take();
+        if self
+            .session
+            .borrow_mut()
+            .close(&mut out, &self.core.buffers)
+            .is_ok()
+        {
+            // A client that is gone already needs no farewell.
+            let _ = send(self.core, self.watch.client(), &mut out).await;
+        }
+        out.release(&self.core.buffers);
+        self.watch.client().socket.shutdown(Shutdown::Write);
+    }
+
+    /// The client's stream ended without a close_notify. Most clients that do so mean a plain end.
+    fn client_left_early(&self) {
+        if self.watch.ended().is_none() {
+            self.core.counters.truncated.one();
+        }
+        self.backend.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Reads and drops what the client sends until it stops.
+    async fn discard(&self) {
+        let mut dropped = Chunk::default();
+        let mut pace = Pace::Single;
+        loop {
+            match receive(self.core, self.watch.client(), &mut dropped, &mut pace).await {
+                Ok(0) | Err(_) => break,
+                Ok(n) => dropped.consume(n),
+            }
+        }
+        dropped.release(&self.core.buffers);
+    }
+
+    /// Ends both directions because of a fault.
+    fn abort(&self, fault: RelayEnd) {
+        self.fault.set(Some(self.fault.get().unwrap_or(fault)));
+        self.watch.client().socket.shutdown(Shutdown::Both);
+        self.backend.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Notes that one direction has finished: the other has less patience from then on.
+    fn finish(&self) {
+        self.finished.set(self.finished.get() + 1);
+        if self.finished.get() == 1 && self.watch.ended().is_none() {
+            self.watch.await_bytes(self.core.bounds.linger);
+        }
+    }
+}
+
+/// Ends a connection that no backend takes, with a close_notify.
+pub(super) async fn turn_away(core: &Core, watch: &Watch, mut session: Session) -> RelayEnd {
+    let mut out = Chunk::default();
+    watch.await_bytes(core.bounds.linger);
+    if session.close(&mut out, &core.buffers).is_ok() {
+        // The client may be gone; there is nothing else to tell it.
+        let _ = send(core, watch.client(), &mut out).await;
+    }
+    out.release(&core.buffers);
+    watch.client().socket.shutdown(Shutdown::Write);
+    match watch.ended() {
+        Some(Ended::Drained) => RelayEnd::Drained,
+        _ => RelayEnd::NoBackend,
+    }
+}

@@ -1,0 +1,210 @@
+//! One TLS connection without its I/O: bytes received go in, plaintext and bytes to send come out.
+//!
+//! Wraps rustls's unbuffered connection so that buffers are the caller's and exist only while bytes
+//! move. Nothing here waits, sends or receives.
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
+    UnbufferedStatus, WriteTraffic,
+};
+
+use super::buffers::{Buffers, Chunk, sealed_size};
+
+/// A TLS connection's state.
+pub(super) struct Session {
+    tls: Box<UnbufferedServerConnection>,
+    closed: bool,
+}
+
+/// Why a session cannot go on.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The peer broke the protocol, or wants something else than we can do.
+    Tls(rustls::Error),
+    /// A message after the handshake came in pieces, which no client does and rustls cannot put
+    /// together while we write.
+    Fragmented,
+    /// The keys may seal no more records.
+    Exhausted,
+}
+
+impl Session {
+    pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        Ok(Self {
+            tls: Box::new(UnbufferedServerConnection::new(config)?),
+            closed: false,
+        })
+    }
+
+    /// Whether the handshake is still going on.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.tls.is_handshaking()
+    }
+
+    /// Whether the client has said that it will send no more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// What was negotiated.
+    pub(super) fn negotiated(&self) -> &rustls::CommonState {
+        &self.tls
+    }
+
+    /// Works through `input` as far as it goes: plaintext is appended to `plain`, what must be sent to
+    /// `out`. What is left in `input` is an incomplete record. After an error `out` holds the alert.
+    pub(super) fn pump(
+        &mut self,
+        input: &mut Chunk,
+        plain: &mut Chunk,
+        out: &mut Chunk,
+        buffers: &Buffers,
+    ) -> Result<(), Broken> {
+        loop {
+            let UnbufferedStatus {
+                mut discard, state, ..
+            } = self.tls.process_tls_records(input.bytes_mut());
+            let mut blocked = false;
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(Broken::Tls)?;
+                        plain.append(record.payload, buffers);
+                        discard += record.discard;
+                    }
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, out, buffers)?,
+                Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
+                Ok(ConnectionState::PeerClosed) => self.closed = true,
+                Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => {
+                    blocked = true;
+                }
+                // Early data is never offered; a closed connection has nothing more to say.
+                Ok(_) => blocked = true,
+                Err(error) => {
+                    input.consume(discard);
+                    self.alert(input, out, buffers);
+                    return Err(Broken::Tls(error));
+                }
+            }
+            input.consume(discard);
+            if blocked {
+                break;
+            }
+        }
+        if !self.tls.is_handshaking() && holds_record(input.bytes()) && !self.closed {
+            return Err(Broken::Fragmented);
+        }
+        Ok(())
+    }
+
+    /// Seals `plain` into records at the end of `out`, after whatever the protocol has to say first.
+    ///
+    /// Only after the handshake.
+    pub(super) fn seal(
+        &mut self,
+        plain: &[u8],
+        out: &mut Chunk,
+        buffers: &Buffers,
+    ) -> Result<(), Broken> {
+        self.write(out, buffers, sealed_size(plain.len()), |traffic, room| {
+            traffic.encrypt(plain, room)
+        })
+    }
+
+    /// Puts a close_notify at the end of `out`.
+    pub(super) fn close(&mut self, out: &mut Chunk, buffers: &Buffers) -> Result<(), Broken> {
+        self.write(out, buffers, sealed_size(2), |traffic, room| {
+            traffic.queue_close_notify(room)
+        })
+    }
+
+    fn write(
+        &mut self,
+        out: &mut Chunk,
+        buffers: &Buffers,
+        mut room: usize,
+        mut write: impl FnMut(
+            &mut WriteTraffic<'_, rustls::server::ServerConnectionData>,
+            &mut [u8],
+        ) -> Result<usize, EncryptError>,
+    ) -> Result<(), Broken> {
+        loop {
+            // No input: `pump` leaves no message half read, so rustls has nothing to look back at.
+            let UnbufferedStatus { state, .. } = self.tls.process_tls_records(&mut []);
+            match state.map_err(Broken::Tls)? {
+                ConnectionState::WriteTraffic(mut traffic) => {
+                    match write(&mut traffic, out.room(room, buffers)) {
+                        Ok(n) => {
+                            out.filled(n);
+                            return Ok(());
+                        }
+                        Err(EncryptError::InsufficientSize(InsufficientSizeError {
+                            required_size,
+                        })) => {
+                            room = required_size;
+                        }
+                        Err(EncryptError::EncryptExhausted) => return Err(Broken::Exhausted),
+                    }
+                }
+                ConnectionState::EncodeTlsData(mut data) => encode(&mut data, out, buffers)?,
+                ConnectionState::TransmitTlsData(transmit) => transmit.done(),
+                ConnectionState::PeerClosed => self.closed = true,
+                _ => return Err(Broken::Exhausted),
+            }
+        }
+    }
+
+    /// Collects the alert that rustls has queued after an error.
+    fn alert(&mut self, input: &mut Chunk, out: &mut Chunk, buffers: &Buffers) {
+        for _ in 0..ALERTS {
+            let UnbufferedStatus { state, .. } = self.tls.process_tls_records(input.bytes_mut());
+            match state {
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    if encode(&mut data, out, buffers).is_err() {
+                        return;
+                    }
+                }
+                Ok(ConnectionState::TransmitTlsData(transmit)) => return transmit.done(),
+                _ => return,
+            }
+        }
+    }
+}
+
+fn encode<D>(
+    data: &mut EncodeTlsData<'_, D>,
+    out: &mut Chunk,
+    buffers: &Buffers,
+) -> Result<(), Broken> {
+    let mut room = 0;
+    loop {
+        match data.encode(out.room(room, buffers)) {
+            Ok(n) => {
+                out.filled(n);
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => {
+                room = required_size;
+            }
+            Err(EncodeError::AlreadyEncoded) => return Ok(()),
+        }
+    }
+}
+
+/// Whether the bytes begin with a whole record.
+fn holds_record(bytes: &[u8]) -> bool {
+    match bytes {
+        [_, _, _, high, low, rest @ ..] => {
+            rest.len() >= usize::from(u16::from_be_bytes([*high, *low]))
+        }
+        _ => false,
+    }
+}
+
+/// Messages that rustls may have queued when it fails.
+const ALERTS: usize = 4;
