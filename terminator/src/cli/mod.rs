@@ -16,6 +16,7 @@ mod completions;
 pub mod demo;
 mod egress;
 mod man;
+mod ocsp;
 mod reload;
 mod run;
 mod schema;
@@ -40,6 +41,7 @@ enum Command {
     Completions(completions::Args),
     Egress(egress::Args),
     Man(man::Args),
+    Ocsp(ocsp::Args),
     Reload(reload::Args),
     Run(run::Args),
     Status(status::Args),
@@ -52,6 +54,7 @@ impl Command {
             Self::Completions(args) => completions::run(&args),
             Self::Egress(args) => egress::run(args),
             Self::Man(args) => man::run(&args),
+            Self::Ocsp(args) => ocsp::run(&args),
             Self::Reload(args) => reload::run(&args),
             Self::Run(args) => run::run(&args),
             Self::Status(args) => status::run(&args),

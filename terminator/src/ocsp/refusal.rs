@@ -289,9 +289,9 @@ impl RefusalKind {
         match self {
             Self::Revoked => "revoked",
             Self::Unknown => "unknown",
-            Self::Time => "not_valid_at_that_time",
+            Self::Time => "wrong_time",
             Self::Authority => "not_authorised",
-            Self::Malformed => "malformed_or_unsuccessful",
+            Self::Malformed => "unusable",
             Self::NoAnswer => "no_answer",
             Self::Input => "bad_input",
         }

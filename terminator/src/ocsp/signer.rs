@@ -27,17 +27,44 @@ pub enum Signer {
         /// Its certificate has id-pkix-ocsp-nocheck. Without it RFC 6960 section 4.2.2.2.1 leaves
         /// to local policy whether to ask about the responder; clinch does not ask.
         nocheck: bool,
-        /// End of its certificate's validity.
+        /// Start of its certificate's validity.
+        not_before: SystemTime,
+        /// End of its certificate's validity: the first instant that does not belong to it.
         not_after: SystemTime,
     },
 }
 
-/// Finds the signer that the response names and checks its right to sign, then the signature.
+impl Signer {
+    /// Whether the signer's certificate is valid at an instant. The issuer's own is not looked at:
+    /// with it the leaf ends too.
+    pub(super) fn check_validity(&self, skew: Duration, at: SystemTime) -> Result<(), Refusal> {
+        let Self::Delegated {
+            subject,
+            not_before,
+            not_after,
+            ..
+        } = self
+        else {
+            return Ok(());
+        };
+        if at.checked_add(skew).unwrap_or(at) < *not_before || at >= *not_after {
+            return Err(Refusal::ResponderOutOfDate {
+                responder: subject.clone(),
+                not_before: *not_before,
+                not_after: *not_after,
+                at,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Finds the signer that the response names and checks its right to sign, then the signature. When
+/// its certificate is valid is left to [`Signer::check_validity`].
 pub(super) fn authorise(
     basic: &Basic,
     subject: &Subject<'_>,
     policy: &Policy,
-    at: SystemTime,
 ) -> Result<Signer, Refusal> {
     let id = &basic.data.responder_id;
     let issuer = &subject.issuer;
@@ -64,7 +91,7 @@ pub(super) fn authorise(
             certificate: &certificate,
             issuer,
         };
-        let verified = delegation.check(policy, at).and_then(|()| {
+        let verified = delegation.check(policy).and_then(|()| {
             let key = certificate.public_key().raw;
             let signature = basic.signed.verify(key, policy.allow_sha1);
             signature.map_err(Refusal::Signature)
@@ -87,8 +114,8 @@ struct Delegation<'a> {
 }
 
 impl Delegation<'_> {
-    /// RFC 6960 section 4.2.2.2: issued directly by the CA in question, for OCSP signing, and valid.
-    fn check(&self, policy: &Policy, at: SystemTime) -> Result<(), Refusal> {
+    /// RFC 6960 section 4.2.2.2: issued directly by the CA in question, for OCSP signing.
+    fn check(&self, policy: &Policy) -> Result<(), Refusal> {
         let subject = || self.subject();
         let by_name = self.certificate.issuer().as_raw() == self.issuer.subject().as_raw();
         let inner_is_outer =
@@ -116,16 +143,6 @@ impl Delegation<'_> {
             return Err(Refusal::CriticalExtension {
                 oid,
                 place: super::Place::ResponderCertificate,
-            });
-        }
-        let (not_before, not_after) = (self.not_before(), self.not_after());
-        let ahead = at.checked_add(policy.skew).unwrap_or(at);
-        if ahead < not_before || at >= not_after {
-            return Err(Refusal::ResponderOutOfDate {
-                responder: subject(),
-                not_before,
-                not_after,
-                at,
             });
         }
         Ok(())
@@ -159,16 +176,13 @@ impl Delegation<'_> {
         Signer::Delegated {
             subject: self.subject(),
             nocheck: extensions.any(|extension| extension.oid.as_bytes() == NOCHECK),
+            not_before: self.certificate.validity().not_before.to_datetime().into(),
             not_after: self.not_after(),
         }
     }
 
     fn subject(&self) -> String {
         printable(&self.certificate.subject().to_string())
-    }
-
-    fn not_before(&self) -> SystemTime {
-        self.certificate.validity().not_before.to_datetime().into()
     }
 
     /// X.509 counts the last second as valid; this is the first instant that is not.

@@ -74,12 +74,18 @@ pub fn verify(
 ) -> Result<VerifiedStaple, Refusal> {
     let subject = Subject::parse(leaf, issuer)?;
     let basic = Basic::parse(response)?;
-    let signer = authorise(&basic, &subject, policy, at)?;
+    let signer = authorise(&basic, &subject, policy)?;
     if !subject.is_issued() {
         return Err(Refusal::NotTheIssuer);
     }
     check_extensions(basic.data.response_extensions.as_ref(), Place::Response)?;
-    let window = judge(&basic, &subject, policy, at)?;
+    let judge = Judge {
+        signer: &signer,
+        produced_at: system_time(&basic.data.produced_at),
+        policy,
+        at,
+    };
+    let window = judge.all(&basic.data.responses, &subject)?;
     let not_after = match &signer {
         Signer::Issuer => window.not_after,
         Signer::Delegated { not_after, .. } => window.not_after.min(*not_after),
@@ -89,7 +95,7 @@ pub fn verify(
         certificate: Fingerprint::of(leaf),
         this_update: window.this_update,
         next_update: window.next_update,
-        produced_at: system_time(&basic.data.produced_at),
+        produced_at: judge.produced_at,
         not_after,
         signer,
     })
@@ -103,110 +109,102 @@ struct Window {
     not_after: SystemTime,
 }
 
-/// Finds what the response says about the certificate. It may say so more than once, and a client
-/// may look at any of the places: so all must be good and valid, and revoked outweighs the rest.
-fn judge(
-    basic: &Basic,
-    subject: &Subject<'_>,
-    policy: &Policy,
+/// What the answers of a response are judged by.
+struct Judge<'a> {
+    signer: &'a Signer,
+    produced_at: SystemTime,
+    policy: &'a Policy,
     at: SystemTime,
-) -> Result<Window, Refusal> {
-    let singles = &basic.data.responses;
-    let mut verdict: Option<Result<Window, Refusal>> = None;
-    for single in singles.iter().filter(|single| subject.is(&single.cert_id)) {
-        let judged = judge_single(single, system_time(&basic.data.produced_at), policy, at);
-        if let Err(Refusal::Revoked { .. }) = judged {
-            return judged;
+}
+
+impl Judge<'_> {
+    /// Finds what the response says about the certificate. It may say so more than once, and a client
+    /// may look at any of the places: so all must be good and valid, and revoked outweighs the rest.
+    fn all(&self, singles: &[SingleResponse], subject: &Subject<'_>) -> Result<Window, Refusal> {
+        let mut verdict: Option<Result<Window, Refusal>> = None;
+        for single in singles.iter().filter(|s| subject.is(&s.cert_id)) {
+            let judged = self.one(single);
+            if let Err(Refusal::Revoked { .. }) = judged {
+                return judged;
+            }
+            verdict = Some(match (verdict, judged) {
+                (None, judged) => judged,
+                (Some(Ok(a)), Ok(b)) => Ok(if b.not_after < a.not_after { b } else { a }),
+                (Some(Err(error)), _) | (Some(Ok(_)), Err(error)) => Err(error),
+            });
         }
-        verdict = Some(match (verdict, judged) {
-            (None, judged) => judged,
-            (Some(Ok(a)), Ok(b)) => Ok(if b.not_after < a.not_after { b } else { a }),
-            (Some(Err(error)), _) | (Some(Ok(_)), Err(error)) => Err(error),
-        });
-    }
-    verdict.unwrap_or_else(|| {
-        Err(Refusal::NoAnswer {
-            serial: subject.serial(),
-            answered: singles
-                .iter()
-                .take(4)
-                .map(|s| serial_of(&s.cert_id))
-                .collect(),
+        verdict.unwrap_or_else(|| {
+            let answered = singles.iter().take(4).map(|s| serial_of(&s.cert_id));
+            Err(Refusal::NoAnswer {
+                serial: subject.serial(),
+                answered: answered.collect(),
+            })
         })
-    })
-}
-
-fn judge_single(
-    single: &SingleResponse,
-    produced_at: SystemTime,
-    policy: &Policy,
-    at: SystemTime,
-) -> Result<Window, Refusal> {
-    check_extensions(single.single_extensions.as_ref(), Place::Single)?;
-    let window = window(single, produced_at, policy, at)?;
-    match &single.cert_status {
-        CertStatus::Good => Ok(window),
-        CertStatus::Unknown(()) => Err(Refusal::Unknown),
-        CertStatus::Revoked(info) => Err(Refusal::Revoked {
-            revoked_at: system_time(&info.revocation_time),
-            reason: info.revocation_reason.map(RevocationReason),
-        }),
     }
-}
 
-/// RFC 6960 section 4.2.2.1, with the responder's clock allowed to be ahead by the skew.
-fn window(
-    single: &SingleResponse,
-    produced_at: SystemTime,
-    policy: &Policy,
-    at: SystemTime,
-) -> Result<Window, Refusal> {
-    let this_update = system_time(&single.this_update);
-    let next_update = single.next_update.as_ref().map(system_time);
-    let with_skew = |time: SystemTime| time.checked_add(policy.skew).unwrap_or(time);
-    if let Some(next_update) = next_update
-        && next_update < this_update
-    {
-        return Err(Refusal::Reversed {
+    /// The time comes before the status: an old *revoked* says no more than an old *good*. The
+    /// response's own time comes before that of the responder's certificate, which ends later.
+    fn one(&self, single: &SingleResponse) -> Result<Window, Refusal> {
+        check_extensions(single.single_extensions.as_ref(), Place::Single)?;
+        let window = self.window(single)?;
+        self.signer.check_validity(self.policy.skew, self.at)?;
+        match &single.cert_status {
+            CertStatus::Good => Ok(window),
+            CertStatus::Unknown(()) => Err(Refusal::Unknown),
+            CertStatus::Revoked(info) => Err(Refusal::Revoked {
+                revoked_at: system_time(&info.revocation_time),
+                reason: info.revocation_reason.map(RevocationReason),
+            }),
+        }
+    }
+
+    /// RFC 6960 section 4.2.2.1, with the responder's clock allowed to be ahead by the skew.
+    fn window(&self, single: &SingleResponse) -> Result<Window, Refusal> {
+        let (at, produced_at) = (self.at, self.produced_at);
+        let this_update = system_time(&single.this_update);
+        let next_update = single.next_update.as_ref().map(system_time);
+        let with_skew = |time: SystemTime| time.checked_add(self.policy.skew).unwrap_or(time);
+        if let Some(next_update) = next_update
+            && next_update < this_update
+        {
+            return Err(Refusal::Reversed {
+                this_update,
+                next_update,
+            });
+        }
+        if with_skew(at) < this_update {
+            return Err(Refusal::NotYetValid { this_update, at });
+        }
+        let max_age = self.policy.max_age.min(CENTURY);
+        let not_after = next_update.unwrap_or_else(|| this_update + max_age);
+        if at >= not_after {
+            return Err(match next_update {
+                Some(next_update) => Refusal::Expired { next_update, at },
+                None => Refusal::TooOld {
+                    this_update,
+                    max_age,
+                    at,
+                },
+            });
+        }
+        // Signed before its content was known, or after it ran out, or in the future: a broken clock
+        // at the responder, and then its other times mean nothing either.
+        if with_skew(at) < produced_at
+            || with_skew(produced_at) < this_update
+            || with_skew(not_after) < produced_at
+        {
+            return Err(Refusal::ImplausibleProducedAt {
+                produced_at,
+                this_update,
+                at,
+            });
+        }
+        Ok(Window {
             this_update,
             next_update,
-        });
+            not_after,
+        })
     }
-    if with_skew(at) < this_update {
-        return Err(Refusal::NotYetValid { this_update, at });
-    }
-    let not_after = match next_update {
-        Some(next_update) if at >= next_update => {
-            return Err(Refusal::Expired { next_update, at });
-        }
-        Some(next_update) => next_update,
-        None => {
-            let bound = this_update.checked_add(policy.max_age.min(CENTURY));
-            let bound = bound.filter(|bound| at < *bound);
-            bound.ok_or(Refusal::TooOld {
-                this_update,
-                max_age: policy.max_age,
-                at,
-            })?
-        }
-    };
-    // Signed before its content was known, or after it ran out, or in the future: a broken clock at
-    // the responder, and then its other times mean nothing either.
-    if with_skew(at) < produced_at
-        || with_skew(produced_at) < this_update
-        || with_skew(not_after) < produced_at
-    {
-        return Err(Refusal::ImplausibleProducedAt {
-            produced_at,
-            this_update,
-            at,
-        });
-    }
-    Ok(Window {
-        this_update,
-        next_update,
-        not_after,
-    })
 }
 
 /// No bound is longer, so that adding it to a time of four-digit years cannot overflow.
