@@ -335,7 +335,7 @@ fn failure(broken: &Broken) -> HandshakeFailure {
 /// What a client that speaks HTTP to the TLS port is told.
 const HTTP_REFUSAL: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
 Content-Type: text/plain\r\n\
-Content-Length: 58\r\n\
+Content-Length: 59\r\n\
 Connection: close\r\n\
 \r\n\
 This port speaks TLS. Use https:// instead of http:// here\n";

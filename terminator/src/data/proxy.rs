@@ -56,6 +56,15 @@ pub(super) fn read(bytes: &[u8]) -> Reading {
     if !looks_like_header(bytes) {
         return Reading::Bad;
     }
+    // A line is judged when it is whole; the crate would refuse some beginnings of a good one.
+    let line = bytes.get(..bytes.len().min(V1_LONGEST)).unwrap_or(bytes);
+    if bytes.starts_with(b"PROXY ") && !line.windows(2).any(|pair| pair == b"\r\n") {
+        return if bytes.len() < V1_LONGEST {
+            Reading::Incomplete
+        } else {
+            Reading::Bad
+        };
+    }
     match HeaderResult::parse(bytes) {
         HeaderResult::V1(Ok(header)) => Reading::Header {
             len: header.header.len(),
@@ -85,9 +94,6 @@ pub(super) fn read(bytes: &[u8]) -> Reading {
                 _ => None,
             },
         },
-        HeaderResult::V1(result) if result.is_incomplete() && bytes.len() < V1_LONGEST => {
-            Reading::Incomplete
-        }
         HeaderResult::V2(result) if result.is_incomplete() => Reading::Incomplete,
         HeaderResult::V1(_) | HeaderResult::V2(_) => Reading::Bad,
     }
