@@ -13,10 +13,14 @@
 pub mod backend;
 pub mod bench;
 pub mod client;
+pub mod limit;
 pub mod load;
 pub mod machine;
+pub mod peers;
 pub mod pki;
 pub mod process;
+pub mod relay;
 pub mod report;
 pub mod responder;
 pub mod rounds;
+pub mod scenario;

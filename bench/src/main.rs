@@ -1,0 +1,113 @@
+//! `clinch-bench`: measures clinch beside its peers, prints ratios, keeps the raw data.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+use clinch_bench::bench::{Bench, Effort};
+use clinch_bench::relay::{self, Runtime};
+use clinch_bench::scenario::Scenario;
+
+/// Measures clinch beside its peers: CPU per handshake and per byte, memory per connection.
+///
+/// Needs cores 0 and 1 for itself, and /usr/sbin/{nginx,haproxy,hitch} for the comparisons (what is
+/// missing is named and left out). Example: clinch-bench peers
+#[derive(Parser)]
+#[command(name = "clinch-bench", version)]
+struct Arguments {
+    /// The clinch to measure; the one beside this program by default.
+    #[arg(long, global = true)]
+    clinch: Option<PathBuf>,
+    /// See whether everything works, in a few seconds; figures mean nothing and are not recorded.
+    #[arg(long, global = true)]
+    quick: bool,
+    /// Rounds, in each of which every contender measures once.
+    #[arg(long, global = true)]
+    rounds: Option<u32>,
+    /// Connections per measurement.
+    #[arg(long, global = true)]
+    count: Option<u32>,
+    /// Where results are recorded, as DATE-MACHINE/SCENARIO.json.
+    #[arg(long, global = true, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
+    results: PathBuf,
+    /// Print only.
+    #[arg(long, global = true)]
+    no_record: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Scenario(Scenario),
+    /// Every scenario, one after the other.
+    All,
+    /// Relay TCP without TLS: the contender of `limit`.
+    #[command(hide = true)]
+    PlainRelay {
+        /// Where to listen.
+        listen: SocketAddr,
+        /// Where to connect to.
+        backend: SocketAddr,
+        /// How to speak to the kernel.
+        runtime: Runtime,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("clinch-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
+    let scenarios = match arguments.command {
+        Command::Scenario(one) => vec![one],
+        Command::All => Scenario::ALL.to_vec(),
+        Command::PlainRelay {
+            listen,
+            backend,
+            runtime,
+        } => return relay::run(listen, backend, runtime),
+    };
+    let mut effort = if arguments.quick {
+        Effort::QUICK
+    } else {
+        Effort::FULL
+    };
+    effort.rounds = arguments.rounds.unwrap_or(effort.rounds).max(1);
+    effort.count = arguments.count.unwrap_or(effort.count).max(1);
+    let clinch = match arguments.clinch {
+        Some(path) => path,
+        None => std::env::current_exe()?.with_file_name("clinch"),
+    };
+    ensure!(
+        clinch.exists(),
+        "no clinch at {}: build it first, cargo build --release -p clinch",
+        clinch.display()
+    );
+    let record = !arguments.quick && !arguments.no_record;
+    let results = record.then_some(arguments.results.as_path());
+    let bench = Bench::new(clinch, effort)?;
+    for scenario in scenarios {
+        let mut report = scenario
+            .run(&bench)
+            .with_context(|| format!("{scenario:?}"))?;
+        if arguments.quick {
+            report.promises.clear();
+        }
+        println!("{}", report.table());
+        let Some(results) = results else {
+            continue;
+        };
+        println!("  recorded: {}", report.record(results)?.display());
+    }
+    Ok(())
+}
