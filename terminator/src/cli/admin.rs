@@ -32,7 +32,7 @@ pub(super) struct Target {
 
 /// An admin interface as named on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Where(AdminAddress);
+pub(super) struct Where(pub(super) AdminAddress);
 
 impl FromStr for Where {
     type Err = &'static str;
@@ -94,7 +94,8 @@ impl Target {
     }
 }
 
-async fn request(address: &Where, method: Method, path: &str) -> anyhow::Result<Answer> {
+/// Makes one request on the caller's runtime, without a limit on time.
+pub(super) async fn request(address: &Where, method: Method, path: &str) -> anyhow::Result<Answer> {
     let unreachable = || {
         format!(
             "nobody answers at {address}; clinch does not run, has another admin.listen, or runs as a user whose socket this one may not open"

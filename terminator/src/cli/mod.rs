@@ -39,6 +39,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Completions(completions::Args),
+    Demo(demo::Args),
     Egress(egress::Args),
     Man(man::Args),
     Ocsp(ocsp::Args),
@@ -52,6 +53,7 @@ impl Command {
     fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Completions(args) => completions::run(&args),
+            Self::Demo(args) => demo::run(&args),
             Self::Egress(args) => egress::run(args),
             Self::Man(args) => man::run(&args),
             Self::Ocsp(args) => ocsp::run(&args),

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, SystemTime};
 
-use base64::Engine;
+use clinch::cli::demo::responder::request_of_path;
 
 use super::Request;
 
@@ -30,7 +30,7 @@ pub(super) fn read_request(stream: &mut TcpStream) -> io::Result<Request> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let der = if method == "GET" {
-        from_path(&path)?
+        request_of_path(&path).ok_or(io::ErrorKind::InvalidData)?
     } else {
         body
     };
@@ -139,23 +139,4 @@ fn read_headers(reader: &mut impl BufRead) -> io::Result<Vec<(String, String)>> 
             None => return Ok(headers),
         }
     }
-}
-
-/// The last path segment is the base64 of the request, percent-encoded.
-fn from_path(path: &str) -> io::Result<Vec<u8>> {
-    let encoded = path.rsplit('/').next().unwrap_or_default();
-    let mut text = Vec::new();
-    let mut bytes = encoded.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let digits = [bytes.next().unwrap_or(b'?'), bytes.next().unwrap_or(b'?')];
-            let digits = std::str::from_utf8(&digits).unwrap_or("?");
-            text.push(u8::from_str_radix(digits, 16).map_err(io::Error::other)?);
-        } else {
-            text.push(byte);
-        }
-    }
-    base64::engine::general_purpose::STANDARD
-        .decode(text)
-        .map_err(io::Error::other)
 }
