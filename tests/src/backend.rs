@@ -184,6 +184,15 @@ impl Stream {
         }
     }
 
+    /// Two handles on the same connection, for two threads.
+    pub fn split(self) -> (Self, Self) {
+        let other = match &self {
+            Self::Tcp(s) => Self::Tcp(s.try_clone().expect("descriptors are left")),
+            Self::Unix(s) => Self::Unix(s.try_clone().expect("descriptors are left")),
+        };
+        (self, other)
+    }
+
     /// Makes the coming close a reset instead of an orderly end. TCP only.
     pub fn reset(self) {
         if let Self::Tcp(stream) = self {

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod peers;
 pub mod place;
 pub mod process;
+pub mod proxy;
 pub mod responder;
 pub mod setup;
 

@@ -175,6 +175,13 @@ impl Clinch {
         self.log()
     }
 
+    /// Like [`Clinch::stop`], once these connections are closed.
+    #[track_caller]
+    pub fn stop_after<T>(self, connections: Vec<T>) -> String {
+        drop(connections);
+        self.stop()
+    }
+
     /// Ends it at once with SIGKILL, as a crash would.
     pub fn crash(mut self) {
         self.kill();

@@ -35,6 +35,8 @@ pub struct Setup {
     pub top: String,
     /// Lines of `[listen.public]` after the addresses.
     pub listen: String,
+    /// Lines of `[log]`.
+    pub log: String,
     /// Tables after the sites.
     pub tables: String,
     sites: Vec<String>,
@@ -69,8 +71,9 @@ impl Setup {
             responder,
             url,
             address: place::fresh(),
-            top: format!("workers = 2\ncache = {cache:?}\n"),
+            top: format!("workers = 2\ncache_dir = {cache:?}\n"),
             listen: String::new(),
+            log: "level = \"debug\"\n".to_owned(),
             tables: String::new(),
             sites: Vec::new(),
             files: 0,
@@ -120,6 +123,13 @@ impl Setup {
         ));
     }
 
+    /// Adds a site whose certificates are given as lines of its table.
+    pub fn site_of_certificates(&mut self, names: &[&str], certificates: &str, backends: &[&str]) {
+        self.sites.push(format!(
+            "[[site]]\nnames = {names:?}\n{certificates}\nbackend = {backends:?}\n"
+        ));
+    }
+
     /// Writes a certificate and its key to fresh files.
     pub fn write(&mut self, issued: &Issued) -> Files {
         self.write_pem(&issued.chain_pem, &issued.key_pem)
@@ -149,7 +159,7 @@ impl Setup {
         let mut text = self.top.clone();
         let admin = format!("unix:{}", self.admin_path().display());
         let _ = writeln!(text, "[admin]\nlisten = {admin:?}");
-        let _ = writeln!(text, "[log]\nlevel = \"debug\"");
+        let _ = writeln!(text, "[log]\n{}", self.log);
         let _ = writeln!(
             text,
             "[listen.public]\naddress = [\"{}\"]\n{}",
