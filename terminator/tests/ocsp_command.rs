@@ -29,7 +29,7 @@ fn agrees_with_openssl_on_good_revoked_and_unknown() {
                 ("revoked", 3, "keyCompromise"),
                 ("unlisted", 4, "does not know"),
             ] {
-                pki.respond(leaf, signer, "-sha256");
+                pki.respond(leaf, signer, "sha256");
                 let (exit, text) = pki.verify(leaf, &[]);
                 assert_eq!(exit, code, "{leaf} signed by {signer}: {text}");
                 assert!(text.contains(word), "{text}");
@@ -41,7 +41,7 @@ fn agrees_with_openssl_on_good_revoked_and_unknown() {
 #[test]
 fn refuses_a_sha1_signature_unless_allowed() {
     let pki = Pki::new("rsa");
-    pki.respond("leaf", "responder", "-sha1");
+    pki.respond("leaf", "responder", "sha1");
     let (exit, text) = pki.verify("leaf", &[]);
     assert_eq!(exit, 6, "{text}");
     assert!(text.contains("SHA-1"), "{text}");
@@ -49,26 +49,35 @@ fn refuses_a_sha1_signature_unless_allowed() {
 }
 
 #[test]
+fn takes_a_pss_signature() {
+    let pki = Pki::new("rsa");
+    let pss = "-rsigopt rsa_padding_mode:pss -rsigopt rsa_pss_saltlen:digest";
+    pki.respond("leaf", "responder", &format!("sha256 {pss}"));
+    let (exit, text) = pki.verify("leaf", &[]);
+    assert_eq!(exit, 0, "{text}");
+}
+
+#[test]
 fn refuses_a_signer_without_the_right_to_sign() {
     let pki = Pki::new("ec -pkeyopt ec_paramgen_curve:P-256");
-    pki.respond("leaf", "leaf", "-sha256");
+    pki.respond("leaf", "leaf", "sha256");
     let (exit, text) = pki.verify("leaf", &[]);
     assert_eq!(exit, 6, "{text}");
     assert!(text.contains("OCSPSigning"), "{text}");
-    pki.respond("leaf", "stranger", "-sha256");
+    pki.respond("leaf", "stranger", "sha256");
     assert_eq!(pki.verify("leaf", &[]).0, 6);
 }
 
 #[test]
 fn judges_at_the_time_given_and_for_the_certificate_given() {
     let pki = Pki::new("ec -pkeyopt ec_paramgen_curve:P-256");
-    pki.respond("leaf", "responder", "-sha256");
+    pki.respond("leaf", "responder", "sha256");
     // By then the responder's certificate, too, is out of date; the response's own time counts first.
     let (exit, text) = pki.verify("leaf", &["--at", "2099-01-01T00:00:00Z"]);
     assert_eq!(exit, 5, "{text}");
     let (exit, text) = pki.verify("revoked", &[]);
     assert_eq!(exit, 8, "{text}");
-    pki.respond("leaf", "ca", "-sha256");
+    pki.respond("leaf", "ca", "sha256");
     let (exit, text) = pki.verify("leaf", &["--at", "2001-01-01T00:00:00Z"]);
     assert_eq!(exit, 5, "{text}");
 }
@@ -235,8 +244,7 @@ impl Pki {
         self.write("request.der", &self.request(leaf));
         self.openssl(&format!(
             "ocsp -index index.txt -CA ca.pem -rsigner {signer}.pem -rkey {signer}.key \
-             -rmd {} -reqin request.der -respout response.der -ndays 7",
-            digest.trim_start_matches('-')
+             -rmd {digest} -reqin request.der -respout response.der -ndays 7"
         ));
     }
 

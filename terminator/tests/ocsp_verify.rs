@@ -212,6 +212,15 @@ fn refuses_a_responder_whose_certificate_is_out_of_date() {
 }
 
 #[test]
+fn a_responder_certificate_without_an_end_can_be_talked_about() {
+    // RFC 5280 section 4.1.2.5: "no well-defined expiration date".
+    let end = clock::parse_rfc3339("9999-12-31T23:59:59Z").expect("valid");
+    let signer = delegate(|spec| spec.validity = Some((now() + DAY, end)));
+    let text = refusal(|answer| answer.signer = signer).to_string();
+    assert!(text.contains("is valid from 2026-05-02"), "{text}");
+}
+
+#[test]
 fn a_staple_ends_with_the_certificate_of_its_responder() {
     let end = now() + DAY;
     let signer = delegate(|spec| spec.validity = Some((now() - DAY, end)));
