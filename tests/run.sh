@@ -57,7 +57,7 @@ check build cargo build --workspace --bins --locked --quiet
 CLINCH_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/debug/clinch")
 export CLINCH_BIN
 tests tests cargo test --workspace --locked --no-fail-fast
-check benches cargo test --workspace --bench '*' --locked --quiet
+check measurements "${CARGO_TARGET_DIR:-target}/debug/clinch-bench" --quick --no-record all
 
 skipped=$(grep -c . "$CLINCH_SKIPS" || true)
 tests_skipped=$(grep -cv ': ignored$' "$CLINCH_SKIPS" || true)
