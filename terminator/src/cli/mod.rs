@@ -17,6 +17,7 @@ pub mod demo;
 mod egress;
 mod man;
 mod ocsp;
+mod probe;
 mod reload;
 mod run;
 mod schema;
@@ -43,6 +44,7 @@ enum Command {
     Egress(egress::Args),
     Man(man::Args),
     Ocsp(ocsp::Args),
+    Probe(probe::Args),
     Reload(reload::Args),
     Run(run::Args),
     Status(status::Args),
@@ -57,6 +59,7 @@ impl Command {
             Self::Egress(args) => egress::run(args),
             Self::Man(args) => man::run(&args),
             Self::Ocsp(args) => ocsp::run(&args),
+            Self::Probe(args) => probe::run(&args),
             Self::Reload(args) => reload::run(&args),
             Self::Run(args) => run::run(&args),
             Self::Status(args) => status::run(&args),
