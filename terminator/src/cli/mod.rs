@@ -37,33 +37,34 @@ pub struct Cli {
     command: Command,
 }
 
+/// The commands in the order of the help.
 #[derive(Debug, Subcommand)]
 enum Command {
-    Completions(completions::Args),
+    Run(run::Args),
     Demo(demo::Args),
-    Egress(egress::Args),
-    Man(man::Args),
+    Status(status::Args),
+    Reload(reload::Args),
     Ocsp(ocsp::Args),
     Probe(probe::Args),
-    Reload(reload::Args),
-    Run(run::Args),
-    Status(status::Args),
     Schema(schema::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+    Egress(egress::Args),
 }
 
 impl Command {
     fn run(self) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Completions(args) => completions::run(&args),
+            Self::Run(args) => run::run(&args),
             Self::Demo(args) => demo::run(&args),
-            Self::Egress(args) => egress::run(args),
-            Self::Man(args) => man::run(&args),
+            Self::Status(args) => status::run(&args),
+            Self::Reload(args) => reload::run(&args),
             Self::Ocsp(args) => ocsp::run(&args),
             Self::Probe(args) => probe::run(&args),
-            Self::Reload(args) => reload::run(&args),
-            Self::Run(args) => run::run(&args),
-            Self::Status(args) => status::run(&args),
             Self::Schema(args) => schema::run(&args),
+            Self::Completions(args) => completions::run(&args),
+            Self::Man(args) => man::run(&args),
+            Self::Egress(args) => egress::run(args),
         }
     }
 }
