@@ -45,7 +45,7 @@ pub struct Timeouts {
     pub idle: Duration,
     /// After SIGTERM, before connections that remain are closed.
     pub drain: Duration,
-    /// After both sides were told that the connection ends, before it is dropped.
+    /// Without a byte in either direction, once one side has ended its stream.
     pub linger: Duration,
     /// Before listening, for the first staples.
     pub startup_wait: Duration,
@@ -58,7 +58,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(5),
             idle: Duration::from_secs(300),
             drain: Duration::from_secs(30),
-            linger: Duration::from_secs(5),
+            linger: Duration::from_secs(30),
             startup_wait: Duration::from_secs(5),
         }
     }

@@ -19,7 +19,9 @@ use clinch::snapshot::{
 use clinch::sys::sockets;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, RootCertStore, StreamOwned,
+};
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
@@ -426,6 +428,58 @@ fn a_key_update_is_answered_and_the_stream_goes_on() {
     }
     drop(tls);
     edge.drain();
+}
+
+/// No client cuts a message after the handshake in pieces; one that does must cost only itself.
+#[test]
+fn a_message_in_pieces_after_the_handshake_ends_the_connection_and_nothing_else() {
+    let edge = Edge::new(vec![backend(echo)], 1, &Timeouts::default());
+    let mut config = edge.client.clone();
+    config.enable_secret_extraction = true;
+    let mut tls = edge.connect_with(Arc::new(config));
+    tls.write_all(b"x").expect("sent");
+    tls.read_exact(&mut [0]).expect("an answer");
+    let mut socket = tls.sock;
+    let secrets = tls.conn.dangerous_extract_secrets().expect("keys");
+    let (sequence, ConnectionTrafficSecrets::Aes128Gcm { key, iv }) = secrets.tx else {
+        panic!("another cipher than the listener's first");
+    };
+    // The first two bytes of a KeyUpdate of five (RFC 8446 section 4.6.3), as a handshake record.
+    let record = sealed_record(key.as_ref(), iv.as_ref(), sequence, &[24, 0, HANDSHAKE]);
+    socket.write_all(&record).expect("sent");
+    let mut rest = Vec::new();
+    // It may end with a reset or a plain end.
+    let _ = socket.read_to_end(&mut rest);
+    edge.await_count(1, |c| c.relay_ends.value(RelayEnd::ClientProtocol));
+    let mut other = edge.connect();
+    other.write_all(b"still here").expect("sent");
+    other.read_exact(&mut [0; 10]).expect("an answer");
+    drop(other);
+    edge.drain();
+}
+
+const HANDSHAKE: u8 = 22;
+
+/// A TLS 1.3 record under AES-128-GCM (RFC 8446 section 5.2 and 5.3); `inner` ends with its type.
+fn sealed_record(key: &[u8], iv: &[u8], sequence: u64, inner: &[u8]) -> Vec<u8> {
+    use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+    let mut nonce: [u8; 12] = iv.try_into().expect("an IV of twelve bytes");
+    for (byte, part) in nonce[4..].iter_mut().zip(sequence.to_be_bytes()) {
+        *byte ^= part;
+    }
+    let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, key).expect("a key"));
+    let len = u16::try_from(inner.len() + 16).expect("short");
+    let mut record = vec![23, 3, 3];
+    record.extend(len.to_be_bytes());
+    let mut sealed = inner.to_vec();
+    key.seal_in_place_append_tag(
+        Nonce::assume_unique_for_key(nonce),
+        Aad::from(&record[..]),
+        &mut sealed,
+    )
+    .expect("sealed");
+    record.extend(sealed);
+    record
 }
 
 /// Takes any certificate; what is tested is the relay.

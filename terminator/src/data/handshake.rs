@@ -4,6 +4,7 @@
 //! rustls sees a byte; what is not TLS never gets that far. A handshake borrows the snapshot between
 //! two awaits and takes no lock.
 
+use std::net::Shutdown;
 use std::rc::Rc;
 
 use clinch_hello::{Reading, Stranger};
@@ -266,12 +267,26 @@ async fn refuse(core: &Core, watch: &Watch, refusal: Refusal) -> HandshakeFailur
         Say::Http => out.append(HTTP_REFUSAL, &core.buffers),
         Say::Nothing => {}
     }
-    if !out.is_empty() {
-        // Whether it arrives changes nothing here.
-        let _ = send(core, watch.client(), &mut out).await;
+    if !out.is_empty() && send(core, watch.client(), &mut out).await.is_ok() {
+        see_off(core, watch).await;
     }
     out.release(&core.buffers);
-    watch.ended().map_or(refusal.why, |_| vanished(watch))
+    refusal.why
+}
+
+/// Waits for the client to leave, within the time of a handshake: closing a socket with bytes unread
+/// would reset the connection, and the refusal might never be read.
+async fn see_off(core: &Core, watch: &Watch) {
+    watch.client().socket.shutdown(Shutdown::Write);
+    let (mut dropped, mut total) = (Chunk::default(), 0);
+    while let Ok(n @ 1..) = receive(core, watch.client(), &mut dropped, &mut Pace::Single).await {
+        dropped.consume(n);
+        total += n;
+        if total > core.bounds.handshake_bytes {
+            break;
+        }
+    }
+    dropped.release(&core.buffers);
 }
 
 /// The client is gone, or was ended.

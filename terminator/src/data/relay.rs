@@ -34,8 +34,8 @@ struct Relay<'a> {
     turn: Mutex<()>,
     /// The first thing that went wrong.
     fault: Cell<Option<RelayEnd>>,
-    /// The directions that have finished.
-    finished: Cell<u8>,
+    /// One direction finished in good order while the other went on.
+    half_closed: Cell<bool>,
 }
 
 /// Relays until both directions have finished. `header` goes to the backend before all else.
@@ -68,14 +68,15 @@ pub(super) async fn relay(
         control: RefCell::default(),
         turn: Mutex::new(()),
         fault: Cell::new(None),
-        finished: Cell::new(0),
+        half_closed: Cell::new(false),
     };
     tokio::join!(relay.up(input, early), relay.down());
-    match (watch.ended(), relay.fault.get()) {
-        (Some(Ended::TimedOut), _) => RelayEnd::Idle,
-        (Some(Ended::Drained), _) => RelayEnd::Drained,
-        (None, Some(fault)) => fault,
-        (None, None) => RelayEnd::Finished,
+    match (relay.fault.get(), watch.ended()) {
+        (Some(fault), _) => fault,
+        (None, Some(Ended::Drained)) => RelayEnd::Drained,
+        (None, Some(Ended::TimedOut)) if !relay.half_closed.get() => RelayEnd::Idle,
+        // A side that has been told everything and does not leave is seen off without a fault.
+        (None, _) => RelayEnd::Finished,
     }
 }
 
@@ -252,8 +253,7 @@ impl Relay<'_> {
 
     /// Notes that one direction has finished: the other has less patience from then on.
     fn finish(&self) {
-        self.finished.set(self.finished.get() + 1);
-        if self.finished.get() == 1 && self.watch.ended().is_none() {
+        if self.watch.ended().is_none() && !self.half_closed.replace(true) {
             self.watch.await_bytes(self.core.bounds.linger);
         }
     }

@@ -18,6 +18,9 @@ use super::buffers::{Buffers, Chunk, sealed_size};
 pub(super) struct Session {
     tls: Box<UnbufferedServerConnection>,
     closed: bool,
+    /// Set by the first error. rustls must not be asked again then: it may still hold on to input that
+    /// is no longer there.
+    broken: bool,
 }
 
 /// Why a session cannot go on.
@@ -25,6 +28,8 @@ pub(super) struct Session {
 pub(super) enum Broken {
     /// The peer broke the protocol, or wants something else than we can do.
     Tls(rustls::Error),
+    /// An earlier error ended it.
+    Earlier,
     /// A message after the handshake came in pieces, which no client does and rustls cannot put
     /// together while we write.
     Fragmented,
@@ -37,6 +42,7 @@ impl Session {
         Ok(Self {
             tls: Box::new(UnbufferedServerConnection::new(config)?),
             closed: false,
+            broken: false,
         })
     }
 
@@ -56,8 +62,24 @@ impl Session {
     }
 
     /// Works through `input` as far as it goes: plaintext is appended to `plain`, what must be sent to
-    /// `out`. What is left in `input` is an incomplete record. After an error `out` holds the alert.
+    /// `out`. What is left in `input` is an incomplete record. After an error `out` holds the alert, and
+    /// the session does nothing more.
     pub(super) fn pump(
+        &mut self,
+        input: &mut Chunk,
+        plain: &mut Chunk,
+        out: &mut Chunk,
+        buffers: &Buffers,
+    ) -> Result<(), Broken> {
+        if self.broken {
+            return Err(Broken::Earlier);
+        }
+        let pumped = self.work_through(input, plain, out, buffers);
+        self.broken = pumped.is_err();
+        pumped
+    }
+
+    fn work_through(
         &mut self,
         input: &mut Chunk,
         plain: &mut Chunk,
@@ -133,6 +155,9 @@ impl Session {
             &mut [u8],
         ) -> Result<usize, EncryptError>,
     ) -> Result<(), Broken> {
+        if self.broken {
+            return Err(Broken::Earlier);
+        }
         loop {
             // No input: `pump` leaves no message half read, so rustls has nothing to look back at.
             let UnbufferedStatus { state, .. } = self.tls.process_tls_records(&mut []);
