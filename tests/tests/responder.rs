@@ -106,6 +106,23 @@ fn a_good_staple_outlives_a_responder_that_goes_wrong() {
 }
 
 #[test]
+fn a_certificate_that_is_revoked_later_is_no_longer_served() {
+    let echo = Backend::echo();
+    let (setup, issued) = Setup::with_site("a.example", echo.written());
+    setup
+        .responder
+        .says(Answer::GoodFor(Duration::from_secs(24)));
+    let clinch = setup.start();
+    assert_stapled(&setup.connect("a.example"), &issued);
+    setup.responder.says(Answer::Revoked);
+    clinch.wait_for_count(FETCHES, &["result=\"revoked\""], 1.0);
+    eventually("it is refused", clinch_tests::PROMPT, || {
+        setup.client().connect(setup.address, "a.example").err()
+    });
+    clinch.stop();
+}
+
+#[test]
 fn after_a_restart_with_the_responder_down_the_first_handshake_is_stapled_from_the_cache() {
     let echo = Backend::echo();
     let (setup, issued) = Setup::with_site("a.example", echo.written());
