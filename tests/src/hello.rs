@@ -157,6 +157,30 @@ pub fn answer(stream: &mut TcpStream) -> io::Result<Answer> {
     }
 }
 
+/// Waits until the peer's kernel has taken, and acknowledged, all that was written.
+pub fn wait_until_read(stream: &TcpStream) {
+    crate::eventually("all bytes are acknowledged", crate::PROMPT, || {
+        (unsent(stream) == 0).then_some(())
+    });
+}
+
+/// Bytes in the send queue that are not acknowledged yet, from the column `tx_queue` of
+/// /proc/net/tcp.
+fn unsent(stream: &TcpStream) -> u64 {
+    let local = stream.local_addr().expect("connected").port();
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("procfs");
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            let port = u16::from_str_radix(columns.get(1)?.split_once(':')?.1, 16).ok()?;
+            let queued = u64::from_str_radix(columns.get(4)?.split_once(':')?.0, 16).ok()?;
+            (port == local).then_some(queued)
+        })
+        .sum()
+}
+
 fn is_gone(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -17,6 +17,7 @@ pub mod process;
 pub mod proxy;
 pub mod responder;
 pub mod setup;
+pub mod target;
 
 use std::time::{Duration, Instant};
 

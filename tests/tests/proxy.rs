@@ -7,9 +7,12 @@ use std::sync::mpsc::{Receiver, channel};
 use clinch_tests::PROMPT;
 use clinch_tests::backend::{Backend, Stream, echo};
 use clinch_tests::client::{Client, Offer};
-use clinch_tests::hello;
+use clinch_tests::hello::{self, Answer};
 use clinch_tests::proxy::{ALPN, AUTHORITY, Header, SSL, SSL_CIPHER, SSL_VERSION, UNIQUE_ID};
 use clinch_tests::setup::Setup;
+use clinch_tests::target::Target;
+
+const FAILURES: &str = "clinch_handshake_failures_total";
 
 /// A backend that reads a header, hands it over, and echoes what follows.
 fn recording() -> (Backend, Receiver<Header>) {
@@ -141,6 +144,59 @@ fn a_header_without_addresses_keeps_the_connections_own() {
     assert_eq!(
         headers.recv_timeout(PROMPT).expect("a header").source,
         Some(own)
+    );
+    clinch.stop();
+}
+
+#[test]
+fn a_proxy_header_from_an_untrusted_address_is_refused() {
+    let target = Target::start();
+    let v1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 1111 443\r\n".to_vec();
+    let v2 = [
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".as_slice(),
+        &[192, 0, 2, 1, 192, 0, 2, 2, 4, 87, 1, 187],
+    ]
+    .concat();
+    for header in [v1, v2] {
+        let bytes = [header, target.setup.client().hello("a.example")].concat();
+        let answer = target.send(&bytes);
+        assert!(!matches!(answer, Answer::Handshake(_)), "{answer:?}");
+    }
+    target.counted("proxy_header", 2.0);
+}
+
+#[test]
+fn a_trusted_address_must_send_a_proxy_header_that_parses() {
+    let listen = "proxy_protocol_from = [\"127.0.0.0/8\"]\n";
+    let echo = Backend::echo();
+    let (mut setup, _) = Setup::with_site("a.example", echo.written());
+    setup.listen = listen.to_owned();
+    let clinch = setup.start();
+    let hello = setup.client().hello("a.example");
+    for bad in [
+        Vec::new(),
+        b"PROXY TCP4 192.0.2.1\r\n".to_vec(),
+        b"PROXY TCP4 999.0.2.1 192.0.2.2 1111 443\r\n".to_vec(),
+        [b"PROXY ".to_vec(), vec![b'x'; 200]].concat(),
+        b"\r\n\r\n\0\r\nQUIT\n\x51\x11\0\x0cxxxxxxxxxxxx".to_vec(),
+    ] {
+        let bytes = [bad.clone(), hello.clone()].concat();
+        let answer = hello::send(setup.address, &bytes).expect("an answer or an end");
+        assert!(
+            !matches!(answer, Answer::Handshake(_)),
+            "{:?}: {answer:?}",
+            bad
+        );
+    }
+    clinch.wait_for_count(FAILURES, &["reason=\"proxy_header\""], 5.0);
+    let good = [
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 1111 443\r\n".to_vec(),
+        hello,
+    ]
+    .concat();
+    assert_eq!(
+        hello::send(setup.address, &good).expect("an answer"),
+        Answer::Handshake(2)
     );
     clinch.stop();
 }
