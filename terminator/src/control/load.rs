@@ -1,9 +1,22 @@
 //! Files and names become a [`Table`]: certificates and keys are read and matched, backends resolved.
+//!
+//! Everything that is wrong is found in one go, with the file, the cause and the remedy, so that
+//! `clinch check` and a refused reload say all of it at once. Nothing is published here, and no
+//! responder is asked.
 
-use std::time::SystemTime;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, SystemTime};
 
-use crate::config::{CertificateFiles, Config, Ocsp};
-use crate::snapshot::Table;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use super::files::{self, FileError};
+use super::resolve::{self, Resolved};
+use crate::certificate::Identity;
+use crate::clock;
+use crate::config::{self, Backend, CertificateFiles, Config, Ocsp};
+use crate::snapshot::{BackendAddress, Certificate, CertificateIndex, Site, Table};
+use crate::sys::privileges::Account;
 
 /// A configuration whose files were read and found usable.
 pub struct Loaded {
@@ -26,8 +39,8 @@ pub struct Subject {
     pub class: Class,
     /// Stapling as configured.
     pub ocsp: Ocsp,
-    /// Responders to ask in turn; empty: nothing is fetched.
-    pub responders: Vec<String>,
+    /// What is fetched: responders to ask in turn, or why nothing is.
+    pub plan: Result<Vec<String>, Skip>,
 }
 
 /// Where a certificate's revocation state can be learned.
@@ -42,6 +55,25 @@ pub enum Class {
     ShortLived,
     /// Nothing.
     None,
+}
+
+/// Why nothing is fetched for a certificate. No fault: most certificates of today are like that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Skip {
+    /// `ocsp = false`.
+    #[error("stapling is switched off for the site")]
+    Disabled,
+    /// It signs itself.
+    #[error("it is self-signed, so nobody can revoke it")]
+    SelfSigned,
+    /// No URL in the certificate or the configuration.
+    #[error("it names no OCSP responder")]
+    NoResponder,
+    /// Responses could not be verified.
+    #[error(
+        "its issuer is missing from the certificate file, and responses cannot be verified without"
+    )]
+    NoIssuer,
 }
 
 /// Everything that makes the files of a configuration unusable, all found in one go.
@@ -68,6 +100,326 @@ pub fn load(
     kept: Option<&Table>,
     at: SystemTime,
 ) -> Result<Loaded, LoadError> {
-    let _ = (config, epoch, kept, at);
-    todo!()
+    let user = config.user.as_deref().and_then(|u| Account::find(u).ok());
+    let hosts = config.sites.iter().flat_map(|site| &site.backends);
+    let hosts = resolve::resolve(hosts.filter_map(|backend| match backend {
+        Backend::Tcp(host) => Some(host.as_str()),
+        Backend::Unix(_) => None,
+    }));
+    let mut loader = Loader {
+        kept,
+        at,
+        user,
+        hosts,
+        certificates: Vec::new(),
+        subjects: Vec::new(),
+        by_files: HashMap::new(),
+        unusable: HashSet::new(),
+        problems: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let sites = config.sites.iter().map(|site| loader.site(site)).collect();
+    if !loader.problems.is_empty() {
+        return Err(LoadError {
+            problems: loader.problems,
+        });
+    }
+    let listeners = config.listeners.clone();
+    Ok(Loaded {
+        table: Table::new(epoch, listeners, sites, loader.certificates),
+        subjects: loader.subjects,
+        warnings: loader.warnings,
+    })
+}
+
+/// True where a certificate for `pattern` is good for `name`; both lower case, `name` possibly a
+/// wildcard itself. A wildcard stands for exactly one label (RFC 9525 section 6.3).
+fn covers(pattern: &str, name: &str) -> bool {
+    pattern == name
+        || pattern.strip_prefix("*.").is_some_and(|parent| {
+            name.split_once('.')
+                .is_some_and(|(label, rest)| label != "*" && rest == parent)
+        })
+}
+
+struct Loader<'a> {
+    kept: Option<&'a Table>,
+    at: SystemTime,
+    /// Who clinch becomes.
+    user: Option<Account>,
+    hosts: HashMap<String, Resolved>,
+    certificates: Vec<Certificate>,
+    subjects: Vec<Subject>,
+    /// The certificates made from a pair of files; more than one only where sites differ in how
+    /// they staple it.
+    by_files: HashMap<&'a CertificateFiles, Vec<CertificateIndex>>,
+    /// Pairs of files that were reported already.
+    unusable: HashSet<&'a CertificateFiles>,
+    problems: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl<'a> Loader<'a> {
+    fn site(&mut self, site: &'a config::Site) -> (Site, Vec<usize>, Vec<String>) {
+        let certificates: Vec<CertificateIndex> = site
+            .certificates
+            .iter()
+            .filter_map(|files| self.certificate(site, files))
+            .collect();
+        if certificates.len() == site.certificates.len() {
+            self.check_names(site, &certificates);
+        }
+        let built = Site {
+            name: site.name.clone(),
+            certificates,
+            backends: self.backends(site),
+            proxy_protocol: site.proxy_protocol,
+            alpn: site.alpn.iter().map(|p| p.clone().into_bytes()).collect(),
+        };
+        (built, site.listeners.clone(), site.names.clone())
+    }
+
+    fn backends(&mut self, site: &config::Site) -> Vec<BackendAddress> {
+        let mut addresses = Vec::new();
+        for backend in &site.backends {
+            match backend {
+                Backend::Unix(path) => addresses.push(BackendAddress::Unix(path.clone())),
+                Backend::Tcp(host) => match &self.hosts[host] {
+                    Ok(found) => {
+                        addresses.extend(found.iter().copied().map(BackendAddress::Tcp));
+                    }
+                    Err(reason) => self.problems.push(format!(
+                        "site {}: backend {host} cannot be resolved: {reason}",
+                        site.name
+                    )),
+                },
+            }
+        }
+        addresses
+    }
+
+    fn certificate(
+        &mut self,
+        site: &config::Site,
+        files: &'a CertificateFiles,
+    ) -> Option<CertificateIndex> {
+        if self.unusable.contains(files) {
+            return None;
+        }
+        let made = self.by_files.get(files).map_or(&[][..], Vec::as_slice);
+        let same = |&&index: &&CertificateIndex| self.subjects[index as usize].ocsp == site.ocsp;
+        if let Some(&index) = made.iter().find(same) {
+            self.subjects[index as usize].sites.push(site.name.clone());
+            return Some(index);
+        }
+        let identity = match made.first() {
+            Some(&index) => copy(&self.certificates[index as usize].identity),
+            None => match self.identity(files) {
+                Ok(identity) => {
+                    self.check_validity(files, &identity);
+                    identity
+                }
+                Err(problem) => {
+                    self.unusable.insert(files);
+                    self.problems.push(format!("site {}: {problem}", site.name));
+                    return None;
+                }
+            },
+        };
+        let index = CertificateIndex::try_from(self.certificates.len()).expect("fewer than 2^32");
+        self.enter(site, files, identity);
+        self.by_files.entry(files).or_default().push(index);
+        Some(index)
+    }
+
+    fn enter(&mut self, site: &config::Site, files: &CertificateFiles, identity: Identity) {
+        let plan = plan(&identity, &site.ocsp);
+        let must_staple = identity.leaf.must_staple;
+        let cert = files.cert.display();
+        match (&plan, site.ocsp.hard) {
+            (Err(skip @ (Skip::NoIssuer | Skip::NoResponder | Skip::SelfSigned)), Some(true)) => {
+                self.problems.push(format!(
+                    "site {}: policy \"hard\" refuses every handshake with {cert}, because it can never be stapled: {skip}; complete the file, set `responder`, or use policy \"soft\"",
+                    site.name
+                ));
+            }
+            (Err(skip), _) if must_staple => self.warnings.push(format!(
+                "{cert} is a Must-Staple certificate and cannot be stapled: {skip}"
+            )),
+            (Err(Skip::NoIssuer), _) => self.warnings.push(format!(
+                "{cert} is not stapled: {}; append the certificate of {} to it",
+                Skip::NoIssuer,
+                identity.leaf.issuer
+            )),
+            _ => {}
+        }
+        // `ocsp = false` is the operator's word that the certificate is served as it is.
+        let staple_required = site.ocsp.enabled && site.ocsp.hard.unwrap_or(must_staple);
+        self.subjects.push(Subject {
+            files: files.clone(),
+            sites: vec![site.name.clone()],
+            class: class(&identity, &site.ocsp),
+            ocsp: site.ocsp.clone(),
+            plan,
+        });
+        self.certificates.push(Certificate {
+            identity,
+            staple_required,
+        });
+    }
+
+    fn identity(&mut self, files: &CertificateFiles) -> Result<Identity, String> {
+        let chain = files::read_chain(&files.cert).map_err(|error| error.to_string())?;
+        let us = rustix::process::geteuid().as_raw();
+        let mut owners = vec![us];
+        owners.extend(self.user.as_ref().map(|user| user.uid));
+        match files::read_key(&files.key, &owners) {
+            Ok((key, owner)) => {
+                self.check_owner(files, us, owner);
+                Identity::from_pem(&chain, &key).map_err(|error| {
+                    format!(
+                        "{} with key {}: {error}",
+                        files.cert.display(),
+                        files.key.display()
+                    )
+                })
+            }
+            Err(error @ FileError::NotReadable { .. }) => {
+                let kept = self
+                    .kept_identity(&chain)
+                    .ok_or_else(|| error.to_string())?;
+                self.warnings.push(format!(
+                    "{error}; its certificate did not change, so the key in memory stays in use"
+                ));
+                Ok(kept)
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The identity in force whose chain is exactly this one.
+    fn kept_identity(&self, chain: &[u8]) -> Option<Identity> {
+        let chain: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(chain)
+            .collect::<Result<_, _>>()
+            .ok()?;
+        let certificates = &self.kept?.certificates;
+        let same = certificates.iter().find(|c| c.identity.chain == chain)?;
+        Some(copy(&same.identity))
+    }
+
+    /// A key that root alone can read will not be there for a reload.
+    fn check_owner(&mut self, files: &CertificateFiles, us: u32, owner: u32) {
+        if let Some(user) = &self.user
+            && us == 0
+            && user.uid != 0
+            && owner != user.uid
+        {
+            self.warnings.push(format!(
+                "the key {} can be read now, as root, but not at a reload, as user {}; `chown {}` it so that a renewed certificate can be taken without a restart",
+                files.key.display(),
+                user.name,
+                user.uid
+            ));
+        }
+    }
+
+    fn check_validity(&mut self, files: &CertificateFiles, identity: &Identity) {
+        let leaf = &identity.leaf;
+        let cert = files.cert.display();
+        if leaf.not_after <= self.at {
+            let ended = clock::rfc3339(leaf.not_after);
+            self.warnings.push(format!(
+                "{cert} expired on {ended}: clients will refuse it; renew it and reload"
+            ));
+        } else if leaf.not_before > self.at {
+            let begins = clock::rfc3339(leaf.not_before);
+            self.warnings.push(format!(
+                "{cert} is not valid before {begins}: clients will refuse it until then; check the clock of this machine"
+            ));
+        }
+        if identity.issuer().is_none() && !leaf.self_signed && leaf.ocsp_urls.is_empty() {
+            self.warnings.push(format!(
+                "{cert} holds no certificate but the leaf: many clients cannot build its chain; append the certificate of {}",
+                leaf.issuer
+            ));
+        }
+    }
+
+    fn check_names(&mut self, site: &config::Site, certificates: &[CertificateIndex]) {
+        for name in &site.names {
+            let covered = certificates.iter().any(|&index| {
+                let leaf = &self.certificates[index as usize].identity.leaf;
+                leaf.names.iter().any(|pattern| covers(pattern, name))
+            });
+            if !covered {
+                self.warnings.push(format!(
+                    "site {}: no certificate of the site is for {name}; clients that ask for it will refuse the connection",
+                    site.name
+                ));
+            }
+        }
+    }
+}
+
+fn copy(identity: &Identity) -> Identity {
+    Identity {
+        chain: identity.chain.clone(),
+        leaf: identity.leaf.clone(),
+        key: identity.key.clone_key(),
+    }
+}
+
+fn plan(identity: &Identity, ocsp: &Ocsp) -> Result<Vec<String>, Skip> {
+    if !ocsp.enabled {
+        return Err(Skip::Disabled);
+    }
+    if identity.leaf.self_signed {
+        return Err(Skip::SelfSigned);
+    }
+    let responders = match &ocsp.responder {
+        Some(responder) => vec![responder.clone()],
+        None => identity.leaf.ocsp_urls.clone(),
+    };
+    if responders.is_empty() {
+        return Err(Skip::NoResponder);
+    }
+    if identity.issuer().is_none() {
+        return Err(Skip::NoIssuer);
+    }
+    Ok(responders)
+}
+
+fn class(identity: &Identity, ocsp: &Ocsp) -> Class {
+    let leaf = &identity.leaf;
+    let validity = leaf.not_after.duration_since(leaf.not_before);
+    if ocsp.responder.is_some() || !leaf.ocsp_urls.is_empty() {
+        Class::Ocsp
+    } else if !leaf.crl_urls.is_empty() {
+        Class::CrlOnly
+    } else if validity.is_ok_and(|validity| validity <= SHORT_LIVED) {
+        Class::ShortLived
+    } else {
+        Class::None
+    }
+}
+
+/// A certificate valid no longer than this needs no revocation pointer (CA/Browser Forum Baseline
+/// Requirements section 4.9, certificates issued before 2026-03-15; seven days after).
+const SHORT_LIVED: Duration = Duration::from_secs(10 * 86400);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_covers_exactly_one_label() {
+        assert!(covers("a.example", "a.example"));
+        assert!(covers("*.example", "a.example"));
+        assert!(covers("*.example", "*.example"));
+        assert!(!covers("*.example", "a.b.example"));
+        assert!(!covers("*.example", "example"));
+        assert!(!covers("a.example", "*.example"));
+        assert!(!covers("*.b.example", "*.example"));
+        assert!(!covers("*.example", "*.b.example"));
+    }
 }

@@ -10,7 +10,9 @@
 //! 4. workers start to listen (not here).
 //! 5. [`Control::run`]: refresh, reload, rotate, until [`Handle::shutdown`].
 
+mod files;
 pub mod load;
+mod resolve;
 pub mod status;
 
 use std::path::PathBuf;
