@@ -66,13 +66,10 @@ pub(super) fn read_chain(path: &Path) -> Result<Vec<u8>, FileError> {
     Ok(bytes)
 }
 
-/// Reads a key file, and says which user owns it. Its owner must be root or one of `owners`, and
+/// Reads a key file. Its owner must be root or one of `owners`, and
 /// nobody else may have any right to it. The open file is judged, not the name, so that it cannot
 /// be exchanged in between.
-pub(super) fn read_key(
-    path: &Path,
-    owners: &[u32],
-) -> Result<(Zeroizing<Vec<u8>>, u32), FileError> {
+pub(super) fn read_key(path: &Path, owners: &[u32]) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let (mut file, metadata) = open(path)?;
     let mode = metadata.mode() & 0o7777;
     if mode & 0o077 != 0 {
@@ -87,7 +84,7 @@ pub(super) fn read_key(
     // Sized once: a growing buffer would leave copies of the key behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES as usize + 1));
     read(path, &mut file, &mut bytes)?;
-    Ok((bytes, uid))
+    Ok(bytes)
 }
 
 fn open(path: &Path) -> Result<(File, std::fs::Metadata), FileError> {
@@ -154,9 +151,8 @@ mod tests {
     fn a_key_is_read_only_where_nobody_else_has_a_right_to_it() {
         for mode in [0o600, 0o400] {
             let (_directory, path) = key_with_mode(mode);
-            let (bytes, owner) = read_key(&path, &[us()]).expect("private");
+            let bytes = read_key(&path, &[us()]).expect("private");
             assert_eq!(*bytes, *b"key");
-            assert_eq!(owner, us());
         }
         for mode in [0o640, 0o644, 0o604, 0o660, 0o601] {
             let (_directory, path) = key_with_mode(mode);

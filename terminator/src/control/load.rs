@@ -274,16 +274,13 @@ impl<'a> Loader<'a> {
         let mut owners = vec![us];
         owners.extend(self.user.as_ref().map(|user| user.uid));
         match files::read_key(&files.key, &owners) {
-            Ok((key, owner)) => {
-                self.check_owner(files, us, owner);
-                Identity::from_pem(&chain, &key).map_err(|error| {
-                    format!(
-                        "{} with key {}: {error}",
-                        files.cert.display(),
-                        files.key.display()
-                    )
-                })
-            }
+            Ok(key) => Identity::from_pem(&chain, &key).map_err(|error| {
+                format!(
+                    "{} with key {}: {error}",
+                    files.cert.display(),
+                    files.key.display()
+                )
+            }),
             Err(error @ FileError::NotReadable { .. }) => {
                 let kept = self
                     .kept_identity(&chain)
@@ -305,22 +302,6 @@ impl<'a> Loader<'a> {
         let certificates = &self.kept?.certificates;
         let same = certificates.iter().find(|c| c.identity.chain == chain)?;
         Some(copy(&same.identity))
-    }
-
-    /// A key that root alone can read will not be there for a reload.
-    fn check_owner(&mut self, files: &CertificateFiles, us: u32, owner: u32) {
-        if let Some(user) = &self.user
-            && us == 0
-            && user.uid != 0
-            && owner != user.uid
-        {
-            self.warnings.push(format!(
-                "the key {} can be read now, as root, but not at a reload, as user {}; `chown {}` it so that a renewed certificate can be taken without a restart",
-                files.key.display(),
-                user.name,
-                user.uid
-            ));
-        }
     }
 
     fn check_validity(&mut self, files: &CertificateFiles, identity: &Identity) {

@@ -1,8 +1,9 @@
 //! Control: loads, fetches, verifies, caches, refreshes, reloads and publishes. All I/O and time of the slow path.
 //!
 //! Control runs on the main thread in a tokio current-thread runtime and owns the snapshot's
-//! publisher. Its start is taken in steps so that `run` can bind sockets and drop privileges in
-//! between:
+//! publisher. It is one value that handles one event after the other: an answer, a command, a
+//! changed file, a second gone by. Its start is taken in steps so that `run` can bind sockets and
+//! drop privileges in between:
 //!
 //! 1. [`Control::prepare`]: certificates, egress process, cached staples, first snapshot.
 //! 2. sockets are bound and privileges dropped (not here).
@@ -10,22 +11,50 @@
 //! 4. workers start to listen (not here).
 //! 5. [`Control::run`]: refresh, reload, rotate, until [`Handle::shutdown`].
 
+mod answers;
+mod book;
+mod cache;
+mod fetch;
 mod files;
+mod handle;
+mod keeper;
 pub mod load;
+mod queue;
+mod reload;
 mod resolve;
+mod schedule;
 pub mod status;
+mod tickets;
+mod watch;
 
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::clock;
 use crate::config::Config;
 use crate::egress;
+use crate::limits::TICKET_KEY_PERIOD;
 use crate::observability::counters::FetchCounters;
-use crate::snapshot::Subscriber;
+use crate::snapshot::{CertificateIndex, Publisher, Slot, SlotState, Snapshot, Subscriber};
 
+pub use handle::Handle;
 pub use load::{LoadError, Loaded};
+pub use reload::{ReloadError, ReloadReport};
 pub use status::Status;
+
+use book::Book;
+use cache::{Cache, CacheError};
+use fetch::Answer;
+use handle::Command;
+use keeper::{Keeper, Work};
+use reload::Gathered;
+use watch::Watch;
 
 /// What control starts from.
 pub struct Setup {
@@ -42,12 +71,35 @@ pub struct Setup {
 }
 
 /// The slow path: one value, driven by the main thread.
-pub struct Control {}
+pub struct Control {
+    config_path: PathBuf,
+    config: Config,
+    counters: Arc<FetchCounters>,
+    publisher: Publisher,
+    tickets_made: Instant,
+    book: Book,
+    client: egress::Client,
+    egress_workers: tokio::sync::watch::Receiver<u64>,
+    questions: JoinSet<Answer>,
+    /// Which certificate each question is about.
+    asked: HashMap<Id, CertificateIndex>,
+    keeper: Option<Keeper>,
+    watch: Watch,
+    reloads: Reloads,
+    handle: Handle,
+    commands: mpsc::Receiver<Command>,
+    ending: bool,
+}
 
-/// Talks to a [`Control`] from other tasks. Its answers come only while [`Control::first_fetch`]
-/// or [`Control::run`] is polled.
-#[derive(Clone)]
-pub struct Handle {}
+type Reply = oneshot::Sender<Result<ReloadReport, ReloadError>>;
+
+/// Reloads under way and to come.
+#[derive(Default)]
+struct Reloads {
+    running: Option<(JoinHandle<Result<Gathered, ReloadError>>, Option<Reply>)>,
+    waiting: VecDeque<Option<Reply>>,
+    last_error: Option<String>,
+}
 
 /// Why control cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -72,74 +124,342 @@ pub struct FirstFetch {
     pub stapled: usize,
 }
 
-/// What a reload did.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct ReloadReport {
-    /// The generation that carries the new configuration.
-    pub generation: u64,
-    /// Sites now.
-    pub sites: usize,
-    /// Certificates now.
-    pub certificates: usize,
-    /// Staples that were kept because their certificate did not change.
-    pub staples_kept: usize,
-    /// Changes that take effect only at the next start, in words.
-    pub needs_restart: Vec<String>,
-    /// What was noticed and does not prevent serving, in words.
-    pub warnings: Vec<String>,
-}
-
-/// Why a reload changed nothing. `Display` says it for an operator.
-#[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
-    /// The certificates, keys or backends cannot be used.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// Control has ended.
-    #[error("clinch is shutting down: nothing is reloaded any more")]
-    ShuttingDown,
+/// What wakes control.
+enum Event {
+    Command(Command),
+    Answer(Result<(Id, Answer), JoinError>),
+    Gathered(Result<Gathered, ReloadError>),
+    FilesChanged,
+    EgressWorker,
+    CacheFailure(CacheError),
+    Tick,
 }
 
 impl Control {
     /// Loads certificates and keys, starts the egress process, takes staples from the cache and
-    /// builds the first snapshot. Call it with the privileges to read keys and to change users.
-    /// The subscribers are for the workers, one each.
+    /// builds the first snapshot. Call it within a tokio runtime and with the privileges to read
+    /// keys and to change users; it blocks. The subscribers are for the workers, one each.
     pub async fn prepare(setup: Setup) -> Result<(Self, Vec<Subscriber>), StartError> {
-        let _ = setup;
-        todo!()
+        let cache = setup.config.cache.as_deref().map(Cache::new);
+        let gathered = reload::gather_from(setup.config.clone(), 1, cache.as_ref(), None)?;
+        for warning in &gathered.loaded.warnings {
+            tracing::warn!(event = "certificate_warning", "{warning}");
+        }
+        let user = setup.config.egress.user.as_deref();
+        let client = egress::Client::launch(&setup.egress_program, user)?;
+
+        let Loaded {
+            table, subjects, ..
+        } = gathered.loaded;
+        let nothing = HashMap::new();
+        let counters = &setup.counters;
+        let (book, states) = Book::open(&table, subjects, gathered.cached, &nothing, counters);
+        let first = Snapshot {
+            generation: 1,
+            table: Arc::new(table),
+            slots: slots(1, states),
+            tickets: tickets::first(),
+        };
+        let (publisher, subscribers) = Publisher::new(first, setup.workers)?;
+        let (handle, commands) = Handle::new();
+        let (watch, warnings) = Watch::new(std::iter::once(setup.config_path.clone()));
+        for warning in warnings {
+            tracing::warn!(event = "watch_failed", "{warning}");
+        }
+        let mut control = Self {
+            config_path: setup.config_path,
+            config: setup.config,
+            counters: setup.counters,
+            publisher,
+            tickets_made: Instant::now(),
+            book,
+            egress_workers: client.workers(),
+            client,
+            questions: JoinSet::new(),
+            asked: HashMap::new(),
+            keeper: cache.map(Keeper::start),
+            watch,
+            reloads: Reloads::default(),
+            handle,
+            commands,
+            ending: false,
+        };
+        for warning in control.tend() {
+            tracing::warn!(event = "watch_failed", "{warning}");
+        }
+        tracing::info!(
+            event = "stapling_started",
+            certificates = control.book.subjects.len(),
+            skipped = control.counters.skipped.value(),
+            from_cache = control.counters.from_cache.value(),
+            "stapling task started"
+        );
+        Ok((control, subscribers))
     }
 
     /// Asks responders for what the cache did not have; returns when all answered, or after `wait`.
     /// What is still under way then goes on in [`Control::run`].
     pub async fn first_fetch(&mut self, wait: Duration) -> FirstFetch {
-        let _ = wait;
-        todo!()
+        let deadline = Instant::now() + wait;
+        while !self.book.unsettled.is_empty() && !self.ending {
+            tokio::select! {
+                () = self.turn() => {}
+                () = sleep_until(deadline) => break,
+            }
+        }
+        let now = clock::now();
+        let slots = &self.publisher.current().slots;
+        let wanted = self.book.subjects.iter().filter(|s| s.plan.is_ok()).count();
+        let stapled = slots.iter().filter(|slot| holds(slot, now)).count();
+        FirstFetch { wanted, stapled }
     }
 
     /// A way to talk to this value from other tasks.
     pub fn handle(&self) -> Handle {
-        todo!()
+        self.handle.clone()
     }
 
     /// Works until [`Handle::shutdown`].
-    pub async fn run(self) {
-        todo!()
+    pub async fn run(mut self) {
+        while !self.ending {
+            self.turn().await;
+        }
+        tracing::info!(event = "control_ending", "shutting down: no more refreshes");
+        if let Some(keeper) = self.keeper.take() {
+            keeper.finish().await;
+        }
+    }
+
+    /// Waits for one event and handles it. May be dropped while it waits; handling does not wait.
+    async fn turn(&mut self) {
+        self.ask_what_is_due();
+        let pause = self.pause();
+        let event = tokio::select! {
+            Some(command) = self.commands.recv() => Event::Command(command),
+            Some(answer) = self.questions.join_next_with_id() => Event::Answer(answer),
+            gathered = self.reloads.gathered() => Event::Gathered(gathered),
+            () = self.watch.settled() => Event::FilesChanged,
+            Ok(()) = self.egress_workers.changed() => Event::EgressWorker,
+            failure = cache_failure(&mut self.keeper) => Event::CacheFailure(failure),
+            () = sleep(pause) => Event::Tick,
+        };
+        match event {
+            Event::Command(Command::Status(answer)) => {
+                // Whoever asked may have gone.
+                let _ = answer.send(self.status());
+            }
+            Event::Command(Command::Reload(reply)) => self.start_reload(Some(reply)),
+            Event::Command(Command::Shutdown) => self.ending = true,
+            Event::Answer(answer) => self.take_answers(answer),
+            Event::Gathered(gathered) => self.finish_reload(gathered),
+            Event::FilesChanged => {
+                tracing::info!(
+                    event = "files_changed",
+                    "configuration, certificate or key changed on disk"
+                );
+                self.start_reload(None);
+            }
+            Event::EgressWorker => self.note_egress_worker(),
+            Event::CacheFailure(failure) => {
+                self.counters.cache_write_failures.one();
+                tracing::warn!(event = "cache_write_failed", "{failure}");
+            }
+            Event::Tick => {}
+        }
+        self.publisher.prune();
+        self.rotate_tickets();
+    }
+
+    /// At most a second: the wall clock may be set, and old snapshots are to be dropped.
+    fn pause(&self) -> Duration {
+        let next = self.book.queue.next_due();
+        let until = next.and_then(|next| next.duration_since(clock::now()).ok());
+        until.map_or(TICK, |until| until.clamp(SHORTEST_TICK, TICK))
+    }
+
+    fn note_egress_worker(&mut self) {
+        self.counters.egress_starts.one();
+        let started = *self.egress_workers.borrow_and_update();
+        if started == 1 {
+            tracing::info!(event = "egress_started", "the egress process is there");
+        } else {
+            tracing::warn!(
+                event = "egress_restarted",
+                starts = started,
+                "the egress process had died and is there again"
+            );
+        }
+    }
+
+    fn rotate_tickets(&mut self) {
+        if self.tickets_made.elapsed() < TICKET_KEY_PERIOD {
+            return;
+        }
+        self.tickets_made = Instant::now();
+        self.publisher
+            .publish(|snapshot| snapshot.tickets = tickets::rotated(&snapshot.tickets));
+        tracing::debug!(event = "ticket_keys_rotated", "session ticket keys rotated");
+    }
+
+    fn start_reload(&mut self, reply: Option<Reply>) {
+        // A change on disk that a reload to come will see anyway needs none of its own.
+        if reply.is_some() || !self.reloads.waiting.iter().any(Option::is_none) {
+            self.reloads.waiting.push_back(reply);
+        }
+        self.next_reload();
+    }
+
+    fn next_reload(&mut self) {
+        if self.reloads.running.is_some() {
+            return;
+        }
+        let Some(reply) = self.reloads.waiting.pop_front() else {
+            return;
+        };
+        self.watch.refresh();
+        let path = self.config_path.clone();
+        let table = Arc::clone(&self.publisher.current().table);
+        let cache = self.keeper.as_ref().map(|keeper| keeper.cache().clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            reload::gather(&path, table.epoch + 1, cache.as_ref(), &table)
+        });
+        self.reloads.running = Some((reading, reply));
+    }
+
+    fn finish_reload(&mut self, gathered: Result<Gathered, ReloadError>) {
+        let reply = self.reloads.running.take().and_then(|(_, reply)| reply);
+        let result = gathered.map(|gathered| self.adopt(gathered));
+        match &result {
+            Ok(report) => {
+                self.counters.reloads.one();
+                self.reloads.last_error = None;
+                tracing::info!(
+                    event = "reloaded",
+                    generation = report.generation,
+                    sites = report.sites,
+                    certificates = report.certificates,
+                    staples_kept = report.staples_kept,
+                    "new configuration in force"
+                );
+                for note in report.warnings.iter().chain(&report.needs_restart) {
+                    tracing::warn!(event = "reload_note", "{note}");
+                }
+            }
+            Err(error) => {
+                self.counters.reloads_refused.one();
+                self.reloads.last_error = Some(error.to_string());
+                tracing::error!(
+                    event = "reload_refused",
+                    "nothing was changed by the reload: {error}"
+                );
+            }
+        }
+        if let Some(reply) = reply {
+            // Whoever asked may have gone.
+            let _ = reply.send(result);
+        }
+        self.next_reload();
+    }
+
+    /// Puts what a reload has read in place of the old, in one publish.
+    fn adopt(&mut self, gathered: Gathered) -> ReloadReport {
+        let needs_restart = reload::needs_restart(&self.config, &gathered.config);
+        let Loaded {
+            table,
+            subjects,
+            mut warnings,
+        } = gathered.loaded;
+        let known = self.book.known(self.publisher.current());
+        // Questions about the old table end here; certificates that stay are asked about again.
+        self.questions = JoinSet::new();
+        self.asked.clear();
+        let (book, states) = Book::open(&table, subjects, gathered.cached, &known, &self.counters);
+        self.book = book;
+        let staples_kept = (0..).zip(&states).filter(|(index, state)| {
+            let fingerprint = table.certificates[*index as usize]
+                .identity
+                .leaf
+                .fingerprint;
+            matches!(state, SlotState::Stapled(_)) && known.contains_key(&fingerprint)
+        });
+        let staples_kept = staples_kept.count();
+        let (sites, certificates) = (table.sites.len(), table.certificates.len());
+        let generation = self.publisher.publish(|snapshot| {
+            snapshot.slots = slots(snapshot.generation, states);
+            snapshot.table = Arc::new(table);
+        });
+        self.config = gathered.config;
+        warnings.extend(self.tend());
+        ReloadReport {
+            generation,
+            sites,
+            certificates,
+            staples_kept,
+            needs_restart,
+            warnings,
+        }
+    }
+
+    /// Tells the keeper which certificates matter, and watches their files.
+    fn tend(&mut self) -> Vec<String> {
+        let snapshot = self.publisher.current();
+        let certificates = snapshot.table.certificates.iter();
+        let served = certificates.map(|c| c.identity.leaf.fingerprint).collect();
+        self.assign(Work::Prune(served, clock::now()));
+        let files = self
+            .book
+            .subjects
+            .iter()
+            .flat_map(|subject| [subject.files.cert.clone(), subject.files.key.clone()]);
+        self.watch.add(files)
+    }
+
+    /// Hands work to the keeper, if there is a cache.
+    fn assign(&self, work: Work) {
+        if self
+            .keeper
+            .as_ref()
+            .is_some_and(|keeper| !keeper.assign(work))
+        {
+            self.counters.cache_write_failures.one();
+            tracing::warn!(
+                event = "cache_write_failed",
+                "the disk of the staple cache does not keep up; a staple was not kept"
+            );
+        }
     }
 }
 
-impl Handle {
-    /// The present state of everything control knows. `None` when control has ended.
-    pub async fn status(&self) -> Option<Status> {
-        todo!()
-    }
-
-    /// Reads configuration and files again. Concurrent calls are served one after the other.
-    pub async fn reload(&self) -> Result<ReloadReport, ReloadError> {
-        todo!()
-    }
-
-    /// Ends [`Control::run`]; returns when it has ended. The egress process ends with it.
-    pub async fn shutdown(&self) {
-        todo!()
+impl Reloads {
+    /// What the reload under way has read. May be dropped and called again.
+    async fn gathered(&mut self) -> Result<Gathered, ReloadError> {
+        match &mut self.running {
+            Some((reading, _)) => match reading.await {
+                Ok(gathered) => gathered,
+                Err(error) => Err(ReloadError::Fault(error.to_string())),
+            },
+            None => std::future::pending().await,
+        }
     }
 }
+
+async fn cache_failure(keeper: &mut Option<Keeper>) -> CacheError {
+    match keeper {
+        Some(keeper) => keeper.failure().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn slots(since: u64, states: Vec<SlotState>) -> imbl::Vector<Slot> {
+    let slot = |state| Slot { since, state };
+    states.into_iter().map(slot).collect()
+}
+
+/// True where a slot has a staple that may be sent.
+fn holds(slot: &Slot, at: SystemTime) -> bool {
+    matches!(&slot.state, SlotState::Stapled(staple) if at < staple.not_after())
+}
+
+const TICK: Duration = Duration::from_secs(1);
+
+const SHORTEST_TICK: Duration = Duration::from_millis(5);

@@ -4,8 +4,10 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::Control;
 use super::load::Class;
-use crate::egress;
+use crate::snapshot::{BackendAddress, CertificateIndex, SlotState};
+use crate::{clock, egress};
 
 /// Everything, at one instant.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -95,6 +97,78 @@ pub struct SiteStatus {
     pub certificates: Vec<u32>,
     /// Resolved backends.
     pub backends: Vec<String>,
+}
+
+impl Control {
+    /// Everything that is known now.
+    pub(super) fn status(&self) -> Status {
+        let snapshot = self.publisher.current();
+        let certificates = 0..snapshot.table.certificates.len();
+        let sites = snapshot.table.sites.iter().map(|site| SiteStatus {
+            name: site.name.clone(),
+            certificates: site.certificates.clone(),
+            backends: site.backends.iter().map(backend).collect(),
+        });
+        Status {
+            generation: snapshot.generation,
+            adopted: self.publisher.adopted().collect(),
+            epoch: snapshot.table.epoch,
+            egress: self.client.state(),
+            last_reload_error: self.reloads.last_error.clone(),
+            certificates: certificates.map(|index| self.certificate(index)).collect(),
+            sites: sites.collect(),
+        }
+    }
+
+    fn certificate(&self, index: usize) -> CertificateStatus {
+        let snapshot = self.publisher.current();
+        let certificate = &snapshot.table.certificates[index];
+        let leaf = &certificate.identity.leaf;
+        let subject = &self.book.subjects[index];
+        let track = &self.book.tracks[index];
+        let state = &snapshot.slots[index].state;
+        let staple = match state {
+            SlotState::Stapled(staple) => Some(staple),
+            _ => None,
+        };
+        let position = CertificateIndex::try_from(index).expect("as many as the table");
+        CertificateStatus {
+            subject: leaf.subject.clone(),
+            fingerprint: leaf.fingerprint.to_string(),
+            spki_sha256: leaf.spki_sha256.map(|byte| format!("{byte:02x}")).concat(),
+            issuer: leaf.issuer.clone(),
+            not_after: leaf.not_after,
+            sites: subject.sites.clone(),
+            class: subject.class,
+            must_staple: leaf.must_staple,
+            staple_required: certificate.staple_required,
+            staple: staple_status(state),
+            this_update: staple.map(|staple| staple.this_update()),
+            next_update: staple.and_then(|staple| staple.next_update()),
+            staple_not_after: staple.map(|staple| staple.not_after()),
+            next_fetch: self.book.queue.due_at(position),
+            failures: track.failures,
+            last_error: track.last_error.clone(),
+            responder: subject.plan.as_ref().ok().map(|plan| plan[0].clone()),
+        }
+    }
+}
+
+fn staple_status(state: &SlotState) -> StapleStatus {
+    match state {
+        SlotState::NotApplicable => StapleStatus::NotApplicable,
+        SlotState::Missing => StapleStatus::Missing,
+        SlotState::Stapled(staple) if clock::now() < staple.not_after() => StapleStatus::Stapled,
+        SlotState::Stapled(_) => StapleStatus::Expired,
+        SlotState::Revoked => StapleStatus::Revoked,
+    }
+}
+
+fn backend(address: &BackendAddress) -> String {
+    match address {
+        BackendAddress::Tcp(address) => address.to_string(),
+        BackendAddress::Unix(path) => format!("unix:{}", path.display()),
+    }
 }
 
 /// Instants as RFC 3339 text.

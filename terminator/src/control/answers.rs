@@ -1,0 +1,231 @@
+//! Questions are asked when they are due, and what follows from each answer: a staple in place, a
+//! certificate withdrawn, another attempt later.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::task::{Id, JoinError};
+
+use super::Control;
+use super::book::{Track, dice, label, validity};
+use super::fetch::{self, Answer, Failure, Question};
+use super::keeper::Work;
+use super::{reload, schedule};
+use crate::clock;
+use crate::ocsp::{Refusal, VerifiedStaple};
+use crate::snapshot::{CertificateIndex, SlotState};
+
+impl Control {
+    /// Starts as many questions as may be under way.
+    pub(super) fn ask_what_is_due(&mut self) {
+        let now = clock::now();
+        while let Some(certificate) = self.book.queue.next(now) {
+            let subject = &self.book.subjects[certificate as usize];
+            let Ok(responders) = &subject.plan else {
+                continue;
+            };
+            let table = Arc::clone(&self.publisher.current().table);
+            let leaf = &table.certificates[certificate as usize].identity.leaf;
+            tracing::debug!(
+                event = "ocsp_fetch_triggered",
+                certificate = %label(leaf),
+                responder = responders[0],
+                "asking the responder"
+            );
+            let question = Question {
+                certificate,
+                responders: responders.clone(),
+                policy: reload::policy(&subject.ocsp),
+                table,
+            };
+            let asking = fetch::ask(self.client.clone(), question);
+            let id = self.questions.spawn(asking).id();
+            self.asked.insert(id, certificate);
+        }
+    }
+
+    /// Handles an answer together with all others that are in, in one publish.
+    pub(super) fn take_answers(&mut self, first: Result<(Id, Answer), JoinError>) {
+        let mut states = Vec::new();
+        let mut next = Some(first);
+        while let Some(answer) = next {
+            match answer {
+                Ok((id, answer)) => {
+                    self.asked.remove(&id);
+                    states.extend(self.take_answer(answer));
+                }
+                Err(error) => self.recover(&error),
+            }
+            next = self.questions.try_join_next_with_id();
+        }
+        if !states.is_empty() {
+            self.publisher.publish(|snapshot| {
+                for (certificate, state) in states {
+                    let fits = snapshot.set_slot(certificate, state);
+                    debug_assert!(fits, "verified against the certificate of this slot");
+                }
+            });
+        }
+    }
+
+    /// Returns the state to publish, where it changes.
+    fn take_answer(&mut self, answer: Answer) -> Option<(CertificateIndex, SlotState)> {
+        let certificate = answer.certificate;
+        let now = clock::now();
+        for (result, took) in &answer.attempts {
+            self.counters.results.one(*result);
+            self.counters.time.record(*took);
+        }
+        let reached = answer.reached;
+        self.book.queue.finished(certificate, reached, now);
+        self.book.unsettled.remove(&certificate);
+        let changed = match answer.result {
+            Ok(staple) => self.take_staple(certificate, staple, now),
+            Err(Failure::Refused(Refusal::Revoked { revoked_at, .. })) => {
+                self.take_revoked(certificate, revoked_at, now)
+            }
+            Err(failure) => {
+                self.take_failure(certificate, &failure, &answer.responder, now);
+                None
+            }
+        };
+        changed.map(|state| (certificate, state))
+    }
+
+    fn take_staple(
+        &mut self,
+        certificate: CertificateIndex,
+        staple: Arc<VerifiedStaple>,
+        now: SystemTime,
+    ) -> Option<SlotState> {
+        let snapshot = Arc::clone(self.publisher.current());
+        let name = label(
+            &snapshot.table.certificates[certificate as usize]
+                .identity
+                .leaf,
+        );
+        let track = &mut self.book.tracks[certificate as usize];
+        // Whoever sits on the way may play back an old response; one from before the revocation
+        // says nothing about the time after it.
+        if track
+            .revoked_at
+            .is_some_and(|at| staple.this_update() <= at)
+        {
+            tracing::warn!(
+                event = "ocsp_replayed",
+                certificate = name,
+                "a response from before the revocation is not taken"
+            );
+            let again = now + schedule::REVOKED_RETRY;
+            self.book.queue.schedule(certificate, again);
+            return None;
+        }
+        *track = Track::default();
+        let staple = match &snapshot.slots[certificate as usize].state {
+            SlotState::Stapled(present) if present.this_update() > staple.this_update() => {
+                tracing::info!(
+                    event = "ocsp_older",
+                    certificate = name,
+                    "the responder gave an older response than the one in use, which stays"
+                );
+                Arc::clone(present)
+            }
+            _ => staple,
+        };
+        let margin = self.book.subjects[certificate as usize].ocsp.margin;
+        let next = schedule::refresh_at(validity(&staple), now, margin, dice());
+        self.book.queue.schedule(certificate, next);
+        let until = clock::rfc3339(staple.not_after());
+        tracing::info!(
+            event = "ocsp_cached",
+            certificate = name,
+            refresh = clock::rfc3339(next),
+            "staple cached until {until}"
+        );
+        self.assign(Work::Write(Arc::clone(&staple)));
+        Some(SlotState::Stapled(staple))
+    }
+
+    fn take_revoked(
+        &mut self,
+        certificate: CertificateIndex,
+        revoked_at: SystemTime,
+        now: SystemTime,
+    ) -> Option<SlotState> {
+        let snapshot = Arc::clone(self.publisher.current());
+        let leaf = &snapshot.table.certificates[certificate as usize]
+            .identity
+            .leaf;
+        let since = clock::rfc3339(revoked_at);
+        let sites = self.book.subjects[certificate as usize].sites.join(", ");
+        tracing::error!(
+            event = "ocsp_revoked",
+            certificate = label(leaf),
+            since,
+            sites,
+            "the CA has revoked the certificate: it is not served any more; replace it and its key"
+        );
+        self.book.tracks[certificate as usize] = Track {
+            failures: 0,
+            last_error: Some(format!("revoked by the CA since {since}")),
+            revoked_at: Some(revoked_at),
+        };
+        let again = now + schedule::REVOKED_RETRY;
+        self.book.queue.schedule(certificate, again);
+        self.assign(Work::Remove(leaf.fingerprint));
+        Some(SlotState::Revoked)
+    }
+
+    fn take_failure(
+        &mut self,
+        certificate: CertificateIndex,
+        failure: &Failure,
+        responder: &str,
+        now: SystemTime,
+    ) {
+        let snapshot = Arc::clone(self.publisher.current());
+        let leaf = &snapshot.table.certificates[certificate as usize]
+            .identity
+            .leaf;
+        let state = &snapshot.slots[certificate as usize].state;
+        let left = match state {
+            SlotState::Stapled(staple) => staple.not_after().duration_since(now).ok(),
+            _ => None,
+        };
+        let track = &mut self.book.tracks[certificate as usize];
+        track.failures = track.failures.saturating_add(1);
+        track.last_error = Some(failure.to_string());
+        let wait = schedule::retry_after(failure.trouble(), track.failures, left, dice());
+        let failures = track.failures;
+        self.book.queue.schedule(certificate, now + wait);
+        let certificate = label(leaf);
+        match (state, left) {
+            (SlotState::Stapled(_), None) => tracing::error!(
+                event = "ocsp_failed",
+                certificate,
+                responder,
+                failures,
+                "no new staple, and the old one has run out: {failure}"
+            ),
+            _ => tracing::warn!(
+                event = "ocsp_failed",
+                certificate,
+                responder,
+                failures,
+                "no staple from the responder: {failure}"
+            ),
+        }
+    }
+
+    /// A question broke down in clinch itself: the certificate is not forgotten for that.
+    fn recover(&mut self, error: &JoinError) {
+        tracing::error!(event = "fault", "asking a responder broke down: {error}");
+        if let Some(certificate) = self.asked.remove(&error.id()) {
+            let now = clock::now();
+            self.book.queue.finished(certificate, true, now);
+            self.book.unsettled.remove(&certificate);
+            let again = now + schedule::REVOKED_RETRY;
+            self.book.queue.schedule(certificate, again);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What control remembers of each certificate between two answers: what to ask, when, and how it
+//! has gone. Opened from the cache at the start, and anew at a reload with all that is known of
+//! certificates that stay.
+//!
+//! The stapling states themselves are in the snapshot; [`Book::open`] says what they are at first.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::load::Subject;
+use super::queue::Queue;
+use super::reload::{self, Cached};
+use super::schedule::{self, Validity};
+use crate::certificate::{Fingerprint, Identity, Leaf};
+use crate::clock;
+use crate::observability::counters::FetchCounters;
+use crate::ocsp::VerifiedStaple;
+use crate::snapshot::{CertificateIndex, SlotState, Snapshot, Table};
+
+/// One entry for each certificate of the table, in each of these.
+pub(super) struct Book {
+    pub(super) subjects: Vec<Subject>,
+    pub(super) tracks: Vec<Track>,
+    pub(super) queue: Queue,
+    /// Certificates that nobody has asked about yet and that have no staple.
+    pub(super) unsettled: HashSet<CertificateIndex>,
+}
+
+/// How asking about a certificate has gone so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Track {
+    /// In a row.
+    pub(super) failures: u32,
+    /// Of the last attempt, in words.
+    pub(super) last_error: Option<String>,
+    /// From the verified answer, where the certificate is revoked.
+    pub(super) revoked_at: Option<SystemTime>,
+}
+
+/// What is known of a certificate that stays through a reload.
+pub(super) struct Kept {
+    state: SlotState,
+    track: Track,
+    /// `None` where it was being asked about.
+    due: Option<SystemTime>,
+}
+
+impl Book {
+    /// Opens the book for a table, and says in which state each certificate begins.
+    pub(super) fn open(
+        table: &Table,
+        subjects: Vec<Subject>,
+        cached: Vec<Cached>,
+        kept: &HashMap<Fingerprint, Kept>,
+        counters: &FetchCounters,
+    ) -> (Self, Vec<SlotState>) {
+        let now = clock::now();
+        let mut book = Self {
+            tracks: vec![Track::default(); subjects.len()],
+            subjects,
+            queue: Queue::default(),
+            unsettled: HashSet::new(),
+        };
+        let mut states = Vec::with_capacity(cached.len());
+        for (index, cached) in cached.into_iter().enumerate() {
+            let identity = &table.certificates[index].identity;
+            let host = host(&book.subjects[index]);
+            book.queue.enter(host.as_deref());
+            let state = match kept.get(&identity.leaf.fingerprint) {
+                Some(kept) => book.take_over(index, identity, kept, now),
+                None => book.take_cached(index, identity, cached, counters, now),
+            };
+            states.push(state);
+        }
+        let skipped = book.subjects.iter().filter(|s| s.plan.is_err()).count();
+        counters.skipped.set(skipped as u64);
+        (book, states)
+    }
+
+    /// Everything about the certificates of a snapshot that is worth keeping.
+    pub(super) fn known(&self, snapshot: &Snapshot) -> HashMap<Fingerprint, Kept> {
+        let mut known = HashMap::new();
+        for (index, subject) in (0..).zip(&self.subjects) {
+            if subject.plan.is_ok() {
+                let kept = Kept {
+                    state: snapshot.slots[index as usize].state.clone(),
+                    track: self.tracks[index as usize].clone(),
+                    due: self.queue.due_at(index),
+                };
+                known.insert(snapshot.fingerprint(index), kept);
+            }
+        }
+        known
+    }
+
+    fn take_over(
+        &mut self,
+        index: usize,
+        identity: &Identity,
+        kept: &Kept,
+        now: SystemTime,
+    ) -> SlotState {
+        let subject = &self.subjects[index];
+        if subject.plan.is_err() {
+            return SlotState::NotApplicable;
+        }
+        let certificate = CertificateIndex::try_from(index).expect("as many as the table");
+        self.tracks[index] = kept.track.clone();
+        self.queue.schedule(certificate, kept.due.unwrap_or(now));
+        let SlotState::Stapled(staple) = &kept.state else {
+            return match kept.state {
+                SlotState::Revoked => SlotState::Revoked,
+                _ => SlotState::Missing,
+            };
+        };
+        // The settings of the site, or the issuer in the file, may have changed.
+        match reload::verify(staple.der(), identity, &subject.ocsp, now) {
+            Ok(staple) => SlotState::Stapled(Arc::new(staple)),
+            Err(refusal) => {
+                tracing::warn!(
+                    event = "staple_dropped",
+                    certificate = %label(&identity.leaf),
+                    "the staple in use does not pass the new settings: {refusal}"
+                );
+                self.queue.schedule(certificate, now);
+                SlotState::Missing
+            }
+        }
+    }
+
+    fn take_cached(
+        &mut self,
+        index: usize,
+        identity: &Identity,
+        cached: Cached,
+        counters: &FetchCounters,
+        now: SystemTime,
+    ) -> SlotState {
+        let subject = &self.subjects[index];
+        let name = label(&identity.leaf);
+        if let Err(skip) = &subject.plan {
+            tracing::debug!(event = "ocsp_skipped", certificate = %name, "not stapled: {skip}");
+            return SlotState::NotApplicable;
+        }
+        let certificate = CertificateIndex::try_from(index).expect("as many as the table");
+        if let Some(staple) = from_cache(&name, cached, counters) {
+            let margin = subject.ocsp.margin;
+            let due = schedule::refresh_at(validity(&staple), staple.this_update(), margin, dice());
+            self.queue.schedule(certificate, due);
+            return SlotState::Stapled(staple);
+        }
+        self.queue.schedule(certificate, now);
+        self.unsettled.insert(certificate);
+        SlotState::Missing
+    }
+}
+
+fn from_cache(
+    certificate: &str,
+    cached: Cached,
+    counters: &FetchCounters,
+) -> Option<Arc<VerifiedStaple>> {
+    match cached {
+        Cached::Nothing => None,
+        Cached::Expired => {
+            tracing::debug!(
+                event = "cache_expired",
+                certificate,
+                "the cached staple has run out"
+            );
+            None
+        }
+        Cached::Unusable(reason) => {
+            counters.cache_refused.one();
+            tracing::warn!(
+                event = "cache_refused",
+                certificate,
+                "the cached staple is not used: {reason}"
+            );
+            None
+        }
+        Cached::Staple(staple) => {
+            counters.from_cache.one();
+            let until = clock::rfc3339(staple.not_after());
+            tracing::info!(
+                event = "cache_used",
+                certificate,
+                until,
+                "stapling from the cache"
+            );
+            Some(staple)
+        }
+    }
+}
+
+/// What the log calls a certificate: its subject, and enough of its key to tell two of them apart.
+pub(super) fn label(leaf: &Leaf) -> String {
+    let [a, b, c, d, ..] = leaf.spki_sha256;
+    format!("{} (spki {a:02x}{b:02x}{c:02x}{d:02x})", leaf.subject)
+}
+
+/// What the schedule needs of a staple.
+pub(super) fn validity(staple: &VerifiedStaple) -> Validity {
+    Validity {
+        this_update: staple.this_update(),
+        next_update: staple.next_update(),
+        not_after: staple.not_after(),
+    }
+}
+
+/// A number in `[0, 1)` for the schedule.
+pub(super) fn dice() -> f64 {
+    rand::random()
+}
+
+/// Host and port of the responder that is asked first; turns are counted for it.
+fn host(subject: &Subject) -> Option<String> {
+    let first = subject.plan.as_ref().ok()?.first()?;
+    let authority = url::Url::parse(first).ok().and_then(|url| {
+        let host = url.host_str()?.to_owned();
+        Some(format!("{host}:{}", url.port_or_known_default()?))
+    });
+    // One that does not parse fails at once, whoever it is counted with.
+    Some(authority.unwrap_or_else(|| first.clone()))
+}

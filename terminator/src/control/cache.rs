@@ -1,0 +1,177 @@
+//! Staples that survive a restart: one file per certificate in a directory, DER as the responder
+//! sent it (`openssl ocsp -respin FILE -text` shows it), named after the certificate's fingerprint.
+//!
+//! Nothing read here is believed: the caller verifies it like a response from the network. A file is
+//! complete or absent, because it is written beside its name and renamed. Its modification time is
+//! the end of the staple's validity, by which files of certificates that are no longer served are
+//! found and removed. All calls block.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::certificate::Fingerprint;
+use crate::limits::OCSP_RESPONSE_BYTES;
+use crate::ocsp::VerifiedStaple;
+
+/// The directory.
+#[derive(Clone, Debug)]
+pub(super) struct Cache {
+    directory: PathBuf,
+}
+
+/// What went wrong with the cache. Serving goes on without it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the staple cache {}: {step} failed: {source}; serving goes on, but a restart finds nothing there{}",
+    .path.display(), remedy(.source)
+)]
+pub(super) struct CacheError {
+    path: PathBuf,
+    step: &'static str,
+    source: io::Error,
+}
+
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": make room on the disk",
+        io::ErrorKind::NotFound => ": make the directory, or change `cache`",
+        io::ErrorKind::ReadOnlyFilesystem => ": mount it writable, or change `cache`",
+        io::ErrorKind::PermissionDenied => {
+            ": give the directory to the user that clinch runs as, or change `cache`"
+        }
+        _ => "",
+    }
+}
+
+impl Cache {
+    /// Uses a directory that is there.
+    pub(super) fn new(directory: &Path) -> Self {
+        let directory = directory.to_owned();
+        Self { directory }
+    }
+
+    /// The response kept for a certificate.
+    pub(super) fn read(&self, certificate: Fingerprint) -> Result<Option<Vec<u8>>, CacheError> {
+        let path = self.path(certificate);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failure(&path, "opening", error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(OCSP_RESPONSE_BYTES as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| failure(&path, "reading", error))?;
+        Ok(Some(bytes))
+    }
+
+    /// Keeps a staple in place of the one before.
+    pub(super) fn write(&self, staple: &VerifiedStaple) -> Result<(), CacheError> {
+        let path = self.path(staple.certificate());
+        let beside = path.with_extension(UNFINISHED);
+        let written = write_beside(&beside, staple)
+            .and_then(|()| rename(&beside, &path))
+            .and_then(|()| sync_directory(&self.directory));
+        if written.is_err() {
+            // On a full disk the part that was written is in the way of everybody.
+            let _ = fs::remove_file(&beside);
+        }
+        written
+    }
+
+    /// Forgets a certificate, because it was revoked.
+    pub(super) fn remove(&self, certificate: Fingerprint) -> Result<(), CacheError> {
+        let path = self.path(certificate);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failure(&path, "removing", error))
+            }
+            _ => sync_directory(&self.directory),
+        }
+    }
+
+    /// Removes what certificates outside `served` left behind: staples that ran out before `at`,
+    /// and unfinished files. Other files are not touched. Returns how many were removed.
+    pub(super) fn prune(
+        &self,
+        served: &HashSet<Fingerprint>,
+        at: SystemTime,
+    ) -> Result<usize, CacheError> {
+        let failed = |step| move |source| failure(&self.directory, step, source);
+        let names: HashSet<String> = served.iter().map(Fingerprint::to_string).collect();
+        let mut removed = 0;
+        for entry in fs::read_dir(&self.directory).map_err(failed("listing"))? {
+            let entry = entry.map_err(failed("listing"))?;
+            let path = entry.path();
+            let (Some(stem), Some(extension)) = (
+                path.file_stem().and_then(|stem| stem.to_str()),
+                path.extension().and_then(|extension| extension.to_str()),
+            ) else {
+                continue;
+            };
+            let ours = stem.len() == 64 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let over = || {
+                let modified = entry.metadata().and_then(|metadata| metadata.modified());
+                modified.is_ok_and(|end| end < at)
+            };
+            let useless = ours
+                && match extension {
+                    UNFINISHED => true,
+                    FINISHED => !names.contains(stem) && over(),
+                    _ => false,
+                };
+            if useless {
+                fs::remove_file(&path).map_err(failed("removing"))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn path(&self, certificate: Fingerprint) -> PathBuf {
+        self.directory.join(format!("{certificate}.{FINISHED}"))
+    }
+}
+
+fn write_beside(path: &Path, staple: &VerifiedStaple) -> Result<(), CacheError> {
+    let failed = |step| move |source| failure(path, step, source);
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed("creating"))?;
+    file.write_all(staple.der()).map_err(failed("writing"))?;
+    file.set_modified(staple.not_after())
+        .map_err(failed("setting the time"))?;
+    file.sync_all().map_err(failed("syncing"))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), CacheError> {
+    fs::rename(from, to).map_err(|source| failure(to, "renaming", source))
+}
+
+fn sync_directory(directory: &Path) -> Result<(), CacheError> {
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|source| failure(directory, "syncing", source))
+}
+
+fn failure(path: &Path, step: &'static str, source: io::Error) -> CacheError {
+    CacheError {
+        path: path.to_owned(),
+        step,
+        source,
+    }
+}
+
+/// Extension of a kept response: what `openssl` writes too.
+const FINISHED: &str = "ocsp";
+
+/// Extension of a file that is being written.
+const UNFINISHED: &str = "part";

@@ -1,0 +1,262 @@
+//! One certificate is asked about: request built, responders tried in turn, the answer verified.
+//!
+//! Decides nothing about time and publishes nothing. The network part happens in the egress
+//! process; what comes back is believed only as far as [`ocsp::verify`] allows.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::schedule::Trouble;
+use crate::clock;
+use crate::egress::{Client, FetchError, Method, Request, Response};
+use crate::limits::{FETCH_DEADLINE, OCSP_RESPONSE_BYTES};
+use crate::observability::counters::FetchResult;
+use crate::ocsp::{self, Policy, Refusal, RefusalKind, Unsuccessful, VerifiedStaple};
+use crate::snapshot::{CertificateIndex, Table};
+
+/// What to ask.
+pub(super) struct Question {
+    /// The table that the certificate belongs to.
+    pub(super) table: Arc<Table>,
+    /// The certificate; its chain has an issuer.
+    pub(super) certificate: CertificateIndex,
+    /// Tried in turn until one gives a verified answer.
+    pub(super) responders: Vec<String>,
+    /// For the verifier.
+    pub(super) policy: Policy,
+}
+
+/// What came of a question.
+pub(super) struct Answer {
+    /// Of the question.
+    pub(super) certificate: CertificateIndex,
+    /// The verified response, or why there is none. Of several responders the last one's, unless an
+    /// earlier one gave a verified *revoked*.
+    pub(super) result: Result<Arc<VerifiedStaple>, Failure>,
+    /// Each attempt with its duration, for the counters.
+    pub(super) attempts: Vec<(FetchResult, Duration)>,
+    /// The first responder was there, whatever it said.
+    pub(super) reached: bool,
+    /// The responder whose answer this is.
+    pub(super) responder: String,
+}
+
+/// Why an attempt gave no staple.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// No response came in.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// The responder's HTTP server refused.
+    #[error("the responder answered with HTTP status {0} instead of 200")]
+    Status(u16),
+    /// Not an OCSP response by its label: often an error page or a portal.
+    #[error(
+        "the responder answered with content type {} instead of application/ocsp-response; a proxy or portal may be in between",
+        .0.as_deref().unwrap_or("(none)")
+    )]
+    ContentType(Option<String>),
+    /// The verifier refused it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl Failure {
+    /// A verified statement of the CA, after which no other responder is asked.
+    pub(super) fn is_revoked(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.kind() == RefusalKind::Revoked)
+    }
+
+    /// What the next attempts should be like.
+    pub(super) fn trouble(&self) -> Trouble {
+        match self {
+            Self::Fetch(FetchError::Gone | FetchError::Silent | FetchError::Busy { .. }) => {
+                Trouble::Egress
+            }
+            Self::Refused(Refusal::Unsuccessful(Unsuccessful::TryLater)) => Trouble::TryLater,
+            Self::Refused(Refusal::Unsuccessful(Unsuccessful::Unauthorized) | Refusal::Unknown) => {
+                Trouble::NotKnownYet
+            }
+            Self::Fetch(_) | Self::Status(_) | Self::ContentType(_) | Self::Refused(_) => {
+                Trouble::Ordinary
+            }
+        }
+    }
+
+    /// The counter it belongs to.
+    fn counted_as(&self) -> FetchResult {
+        match self {
+            Self::Fetch(error) => match error {
+                FetchError::TimedOut { .. } => FetchResult::TimedOut,
+                FetchError::Gone | FetchError::Silent | FetchError::Busy { .. } => {
+                    FetchResult::Egress
+                }
+                FetchError::TooLarge { .. } => FetchResult::Http,
+                FetchError::Url { .. }
+                | FetchError::Scheme { .. }
+                | FetchError::RequestTooLarge { .. }
+                | FetchError::Resolve { .. }
+                | FetchError::Connect { .. }
+                | FetchError::Http { .. } => FetchResult::Network,
+            },
+            Self::Status(_) | Self::ContentType(_) => FetchResult::Http,
+            Self::Refused(refusal) => match refusal {
+                Refusal::Unsuccessful(Unsuccessful::TryLater) => FetchResult::TryLater,
+                Refusal::Unsuccessful(Unsuccessful::Unauthorized) => FetchResult::Unauthorized,
+                _ if self.is_revoked() => FetchResult::Revoked,
+                _ => FetchResult::Refused,
+            },
+        }
+    }
+
+    /// The responder, or the way to it, is at fault, and other certificates would fare no better.
+    fn is_of_responder(&self) -> bool {
+        match self {
+            Self::Fetch(error) => matches!(
+                error,
+                FetchError::Resolve { .. }
+                    | FetchError::Connect { .. }
+                    | FetchError::TimedOut { .. }
+                    | FetchError::Http { .. }
+            ),
+            Self::Status(status) => *status >= 500 || *status == 429,
+            Self::ContentType(_) | Self::Refused(_) => false,
+        }
+    }
+}
+
+/// Asks the responders of a certificate in turn.
+pub(super) async fn ask(client: Client, question: Question) -> Answer {
+    let mut answer = Answer {
+        certificate: question.certificate,
+        result: Err(Failure::Fetch(FetchError::Gone)),
+        attempts: Vec::new(),
+        reached: true,
+        responder: String::new(),
+    };
+    for (turn, responder) in question.responders.iter().enumerate() {
+        let began = Instant::now();
+        let result = ask_one(&client, &question, responder).await;
+        let counted = match &result {
+            Ok(_) => FetchResult::Good,
+            Err(failure) => failure.counted_as(),
+        };
+        answer.attempts.push((counted, began.elapsed()));
+        let failed = result.as_ref().err();
+        if turn == 0 {
+            answer.reached = !failed.is_some_and(Failure::is_of_responder);
+        }
+        let settled = failed.is_none_or(Failure::is_revoked);
+        answer.result = result.map(Arc::new);
+        answer.responder.clone_from(responder);
+        if settled {
+            break;
+        }
+    }
+    answer
+}
+
+/// Asks one responder: with GET where the request fits a URL, so that caches on the way can answer
+/// (RFC 9919 section 5), and with POST otherwise, or where the responder does not take the GET.
+async fn ask_one(
+    client: &Client,
+    question: &Question,
+    responder: &str,
+) -> Result<VerifiedStaple, Failure> {
+    let identity = &question.table.certificates[question.certificate as usize].identity;
+    let (leaf, issuer) = match (&identity.chain[..], identity.issuer()) {
+        ([leaf, ..], Some(issuer)) => (leaf, issuer),
+        _ => return Err(Failure::Refused(Refusal::NotTheIssuer)),
+    };
+    let request = ocsp::Request::new(leaf, issuer)?;
+    let deadline = Instant::now() + FETCH_DEADLINE;
+    let post = || {
+        let content_type = REQUEST_TYPE.to_owned();
+        let body = request.der.clone();
+        let method = Method::Post { content_type, body };
+        http(responder.to_owned(), method, deadline)
+    };
+    let response = match request.get_url(responder) {
+        None => client.fetch(post()).await?,
+        Some(url) => {
+            let response = client.fetch(http(url, Method::Get, deadline)).await?;
+            match response.head.status {
+                // Wrong path, wrong method, or a URL that is too long for that server.
+                400 | 404 | 405 | 414 | 501 => client.fetch(post()).await?,
+                _ => response,
+            }
+        }
+    };
+    let body = body_of(response)?;
+    Ok(ocsp::verify(
+        &body,
+        leaf,
+        issuer,
+        &question.policy,
+        clock::now(),
+    )?)
+}
+
+fn http(url: String, method: Method, deadline: Instant) -> Request {
+    Request {
+        url,
+        method,
+        accept: RESPONSE_TYPE.to_owned(),
+        deadline: deadline.saturating_duration_since(Instant::now()),
+        limit: OCSP_RESPONSE_BYTES,
+    }
+}
+
+/// Status 200 and the right label (RFC 6960 appendix A.2), or a reason.
+fn body_of(response: Response) -> Result<Vec<u8>, Failure> {
+    if response.head.status != 200 {
+        return Err(Failure::Status(response.head.status));
+    }
+    let label = response.head.content_type;
+    let media_type = label.as_deref().and_then(|label| label.split(';').next());
+    if media_type.is_some_and(|media| media.trim().eq_ignore_ascii_case(RESPONSE_TYPE)) {
+        Ok(response.body)
+    } else {
+        Err(Failure::ContentType(label))
+    }
+}
+
+const REQUEST_TYPE: &str = "application/ocsp-request";
+
+const RESPONSE_TYPE: &str = "application/ocsp-response";
+
+#[cfg(test)]
+mod tests {
+    use crate::egress::Head;
+
+    use super::*;
+
+    fn response(status: u16, content_type: Option<&str>) -> Response {
+        Response {
+            head: Head {
+                status,
+                content_type: content_type.map(str::to_owned),
+                cache_control: None,
+                expires: None,
+                etag: None,
+            },
+            body: vec![1],
+        }
+    }
+
+    #[test]
+    fn only_status_200_with_the_right_label_is_looked_into() {
+        for label in [
+            "application/ocsp-response",
+            "Application/OCSP-Response; x=y",
+        ] {
+            assert!(body_of(response(200, Some(label))).is_ok(), "{label}");
+        }
+        for label in [None, Some("text/html"), Some("application/ocsp-responsee")] {
+            let failure = body_of(response(200, label)).expect_err("wrong label");
+            assert!(matches!(failure, Failure::ContentType(_)));
+        }
+        let failure = body_of(response(503, Some(RESPONSE_TYPE))).expect_err("no success");
+        assert!(matches!(failure, Failure::Status(503)) && failure.is_of_responder());
+    }
+}

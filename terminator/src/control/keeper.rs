@@ -1,0 +1,97 @@
+//! Writes the cache behind control's back: a disk that is slow, full or gone delays nothing and
+//! leaves the staple in memory as it is.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc;
+
+use super::cache::{Cache, CacheError};
+use crate::certificate::Fingerprint;
+use crate::ocsp::VerifiedStaple;
+
+/// The cache with its writer. What it could not do is told by [`Keeper::failure`].
+pub(super) struct Keeper {
+    cache: Cache,
+    work: mpsc::Sender<Work>,
+    failures: mpsc::Receiver<CacheError>,
+}
+
+/// What the writer does.
+pub(super) enum Work {
+    /// Keep this staple.
+    Write(Arc<VerifiedStaple>),
+    /// Forget what is kept for a certificate.
+    Remove(Fingerprint),
+    /// Remove what nobody needs, given the certificates that are served and the time.
+    Prune(HashSet<Fingerprint>, SystemTime),
+}
+
+impl Keeper {
+    /// Starts the writer. Must be called within a tokio runtime.
+    pub(super) fn start(cache: Cache) -> Self {
+        let (work, mut assigned) = mpsc::channel(QUEUED_WORK);
+        let (failed, failures) = mpsc::channel(QUEUED_WORK);
+        let writer = cache.clone();
+        // One thread, so that a staple and its removal keep their order.
+        tokio::task::spawn_blocking(move || {
+            while let Some(work) = assigned.blocking_recv() {
+                let done = match work {
+                    Work::Write(staple) => writer.write(&staple),
+                    Work::Remove(certificate) => writer.remove(certificate),
+                    Work::Prune(served, at) => writer.prune(&served, at).map(drop),
+                };
+                if let Err(error) = done
+                    && failed.blocking_send(error).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        Self {
+            cache,
+            work,
+            failures,
+        }
+    }
+
+    /// For reading.
+    pub(super) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Hands work to the writer; false where it is so far behind that this is lost.
+    pub(super) fn assign(&self, work: Work) -> bool {
+        self.work.try_send(work).is_ok()
+    }
+
+    /// The next thing that the writer could not do. May be dropped and called again.
+    pub(super) async fn failure(&mut self) -> CacheError {
+        match self.failures.recv().await {
+            Some(error) => error,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits for the writer to finish, a bounded time.
+    pub(super) async fn finish(self) {
+        let Self {
+            work, mut failures, ..
+        } = self;
+        drop(work);
+        let drained = async { while failures.recv().await.is_some() {} };
+        if tokio::time::timeout(LONGEST_FINISH, drained).await.is_err() {
+            tracing::warn!(
+                event = "cache_unfinished",
+                "the staple cache was not written out in {LONGEST_FINISH:?}"
+            );
+        }
+    }
+}
+
+/// Staples that wait for the disk; small, since a whole start's staples may come within a second.
+const QUEUED_WORK: usize = 4096;
+
+/// At the end of the process.
+const LONGEST_FINISH: Duration = Duration::from_secs(2);

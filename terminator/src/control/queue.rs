@@ -1,0 +1,238 @@
+//! Which certificates are asked about next: due ones in order of time, a bounded number at once,
+//! and few at a time for each responder.
+//!
+//! One heap for all certificates, no task and no timer for each. A responder in trouble is asked one
+//! question at a time, at growing distances, and delays nobody but the certificates that need it.
+//! Time is passed in; nothing is fetched here. The caller starts what [`Queue::next`] gives and must
+//! report its end to [`Queue::finished`].
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::time::{Duration, SystemTime};
+
+use crate::limits::FETCHES_IN_FLIGHT;
+use crate::snapshot::CertificateIndex;
+
+/// What is to be asked, and when.
+#[derive(Default)]
+pub(super) struct Queue {
+    due: BinaryHeap<Reverse<(SystemTime, CertificateIndex)>>,
+    /// For each certificate when it is due. An entry of the heap that says otherwise is void.
+    at: Vec<Option<SystemTime>>,
+    /// For each certificate the responder that its turn is counted against.
+    responder: Vec<Option<usize>>,
+    responders: Vec<Responder>,
+    by_host: HashMap<String, usize>,
+    in_flight: usize,
+}
+
+/// One host that answers for any number of certificates.
+#[derive(Default)]
+struct Responder {
+    in_flight: usize,
+    /// Failures in a row that are the responder's or the network's.
+    failures: u32,
+    /// Not asked before.
+    resting_until: Option<SystemTime>,
+    /// Due, and waiting for a turn.
+    waiting: VecDeque<CertificateIndex>,
+}
+
+impl Queue {
+    /// Enters the next certificate, in the order of the table, with the host of its responder.
+    pub(super) fn enter(&mut self, host: Option<&str>) {
+        let responder = host.map(|host| match self.by_host.get(host) {
+            Some(&known) => known,
+            None => {
+                self.responders.push(Responder::default());
+                let index = self.responders.len() - 1;
+                self.by_host.insert(host.to_owned(), index);
+                index
+            }
+        });
+        self.responder.push(responder);
+        self.at.push(None);
+    }
+
+    /// Sets when a certificate is due, in place of what was set before.
+    pub(super) fn schedule(&mut self, certificate: CertificateIndex, at: SystemTime) {
+        self.at[certificate as usize] = Some(at);
+        self.due.push(Reverse((at, certificate)));
+    }
+
+    /// When a certificate is due; `None` while it is being asked about, or never.
+    pub(super) fn due_at(&self, certificate: CertificateIndex) -> Option<SystemTime> {
+        self.at[certificate as usize]
+    }
+
+    /// When the next certificate is due that does not wait for its responder.
+    pub(super) fn next_due(&self) -> Option<SystemTime> {
+        self.due.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Takes the next certificate to ask about.
+    pub(super) fn next(&mut self, now: SystemTime) -> Option<CertificateIndex> {
+        self.sort_due(now);
+        if self.in_flight >= FETCHES_IN_FLIGHT {
+            return None;
+        }
+        let (index, _) = self
+            .responders
+            .iter()
+            .enumerate()
+            .filter(|(_, responder)| responder.may_be_asked(now))
+            // The one with the fewest questions: nobody starves behind a popular one.
+            .min_by_key(|(_, responder)| responder.in_flight)?;
+        let responder = &mut self.responders[index];
+        let certificate = responder.waiting.pop_front()?;
+        responder.in_flight += 1;
+        self.in_flight += 1;
+        self.at[certificate as usize] = None;
+        Some(certificate)
+    }
+
+    /// Reports the end of what [`Queue::next`] gave. `reached` is false where the responder or the
+    /// way to it failed.
+    pub(super) fn finished(
+        &mut self,
+        certificate: CertificateIndex,
+        reached: bool,
+        now: SystemTime,
+    ) {
+        let Some(index) = self.responder[certificate as usize] else {
+            return;
+        };
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let responder = &mut self.responders[index];
+        responder.in_flight = responder.in_flight.saturating_sub(1);
+        if reached {
+            responder.failures = 0;
+            responder.resting_until = None;
+        } else {
+            let rest = FIRST_REST.saturating_mul(1 << responder.failures.min(10));
+            responder.failures = responder.failures.saturating_add(1);
+            responder.resting_until = Some(now + rest.min(LONGEST_REST));
+        }
+    }
+
+    /// Hands what is due to the responders' own queues.
+    fn sort_due(&mut self, now: SystemTime) {
+        while let Some(&Reverse((at, certificate))) = self.due.peek() {
+            if at > now {
+                break;
+            }
+            self.due.pop();
+            let current = self.at[certificate as usize] == Some(at);
+            if let (true, Some(index)) = (current, self.responder[certificate as usize]) {
+                self.responders[index].waiting.push_back(certificate);
+            }
+        }
+    }
+}
+
+impl Responder {
+    fn may_be_asked(&self, now: SystemTime) -> bool {
+        let turns = if self.failures == 0 { PER_RESPONDER } else { 1 };
+        !self.waiting.is_empty()
+            && self.in_flight < turns
+            && self.resting_until.is_none_or(|until| until <= now)
+    }
+}
+
+/// Questions at once to one responder.
+const PER_RESPONDER: usize = 4;
+
+/// Before a responder that failed is asked again, by whichever certificate; doubled with each
+/// further failure.
+const FIRST_REST: Duration = Duration::from_millis(500);
+
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn queue(hosts: &[&str]) -> Queue {
+        let mut queue = Queue::default();
+        for (index, host) in hosts.iter().enumerate() {
+            queue.enter(Some(host));
+            queue.schedule(index as CertificateIndex, at(index as u64));
+        }
+        queue
+    }
+
+    fn all(queue: &mut Queue, now: SystemTime) -> Vec<CertificateIndex> {
+        std::iter::from_fn(|| queue.next(now)).collect()
+    }
+
+    #[test]
+    fn certificates_come_in_the_order_in_which_they_are_due() {
+        let mut queue = queue(&["a", "b", "c"]);
+        assert_eq!(all(&mut queue, at(1)), [0, 1]);
+        assert_eq!(queue.next_due(), Some(at(2)));
+        assert_eq!(all(&mut queue, at(2)), [2]);
+        assert_eq!(queue.due_at(2), None);
+    }
+
+    #[test]
+    fn one_responder_gets_few_questions_at_once_and_the_others_go_on() {
+        let mut hosts = vec!["slow"; 100];
+        hosts.push("quick");
+        let mut queue = queue(&hosts);
+        let started = all(&mut queue, at(1000));
+        assert_eq!(started.len(), PER_RESPONDER + 1);
+        assert!(started.contains(&100));
+        queue.finished(0, true, at(1000));
+        assert_eq!(all(&mut queue, at(1000)), [4]);
+    }
+
+    #[test]
+    fn a_responder_in_trouble_is_asked_one_question_at_a_time_after_a_rest() {
+        let mut queue = queue(&["a"; 10]);
+        assert_eq!(all(&mut queue, at(10)).len(), PER_RESPONDER);
+        for certificate in 0..4 {
+            queue.finished(certificate, false, at(10));
+        }
+        assert!(all(&mut queue, at(10)).is_empty());
+        assert_eq!(all(&mut queue, at(20)), [4]);
+        queue.finished(4, true, at(20));
+        assert_eq!(all(&mut queue, at(20)), [5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn a_later_date_replaces_an_earlier_one() {
+        let mut queue = queue(&["a"]);
+        queue.schedule(0, at(100));
+        assert!(all(&mut queue, at(50)).is_empty());
+        assert_eq!(all(&mut queue, at(100)), [0]);
+        assert!(all(&mut queue, at(200)).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn every_certificate_gets_its_turn_and_no_bound_is_passed(
+            hosts in proptest::collection::vec(0u8..20, 1..300),
+        ) {
+            let names: Vec<String> = hosts.iter().map(u8::to_string).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let mut queue = queue(&names);
+            let now = at(1000);
+            let mut running: VecDeque<CertificateIndex> = VecDeque::new();
+            let mut seen = 0;
+            loop {
+                running.extend(all(&mut queue, now));
+                prop_assert!(running.len() <= FETCHES_IN_FLIGHT);
+                let Some(done) = running.pop_front() else { break };
+                seen += 1;
+                queue.finished(done, true, now);
+            }
+            prop_assert_eq!(seen, hosts.len());
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! When a responder is asked again: pure functions of instants, a policy and dice.
+//!
+//! `dice` is a number in `[0, 1)` that the caller draws: it spreads certificates that were fetched
+//! together. Nothing is measured or remembered here.
+
+use std::time::{Duration, SystemTime};
+
+/// The validity of a staple, as far as the schedule cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Validity {
+    /// From the response.
+    pub(super) this_update: SystemTime,
+    /// From the response.
+    pub(super) next_update: Option<SystemTime>,
+    /// From then on it is not sent.
+    pub(super) not_after: SystemTime,
+}
+
+/// What went wrong, as far as the pace of the next attempts cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// The network, or an answer that cannot be used.
+    Ordinary,
+    /// The responder does not know the certificate, which passes by itself soon after issuance.
+    NotKnownYet,
+    /// The responder asked for patience.
+    TryLater,
+    /// The egress process went away, which says nothing about the responder.
+    Egress,
+}
+
+/// When to replace a staple that was taken into use at `taken`: at `margin` (a share of its
+/// validity) before its end, earlier by up to five minutes of jitter, and where it names no end
+/// after twelve hours. One that came in late is replaced at a pace that quickens towards its end.
+pub(super) fn refresh_at(
+    validity: Validity,
+    taken: SystemTime,
+    margin: f64,
+    dice: f64,
+) -> SystemTime {
+    let (begin, end) = match validity.next_update {
+        Some(next) => (validity.this_update, next.min(validity.not_after)),
+        None => (taken, validity.not_after.min(taken + WITHOUT_NEXT_UPDATE)),
+    };
+    let length = end.duration_since(begin).unwrap_or_default();
+    let lead = match validity.next_update {
+        Some(_) => length.mul_f64(margin),
+        // The period itself is the margin, unless the age bound comes first.
+        None if validity.not_after > taken + WITHOUT_NEXT_UPDATE => Duration::ZERO,
+        None => length.mul_f64(margin),
+    };
+    let jitter = LONGEST_JITTER
+        .min(length.mul_f64(JITTER_SHARE))
+        .mul_f64(dice);
+    let planned = end - lead.min(length) - jitter.min(length.saturating_sub(lead));
+    let left = end.duration_since(taken).unwrap_or_default();
+    let late = (left / 4).max((length / 100).clamp(SHORTEST_PAUSE, LONGEST_FLOOR));
+    planned.max(taken + late.min(left.max(SHORTEST_PAUSE)))
+}
+
+/// How long to wait after the `failures`-th failure in a row (counted from 1). `left` is how long
+/// the present staple still holds; `None` where there is none.
+pub(super) fn retry_after(
+    trouble: Trouble,
+    failures: u32,
+    left: Option<Duration>,
+    dice: f64,
+) -> Duration {
+    let doublings = |first: Duration, from: u32| {
+        let exponent = failures.saturating_sub(from).min(20);
+        first.saturating_mul(1 << exponent)
+    };
+    let wait = match trouble {
+        Trouble::Ordinary => doublings(FIRST_RETRY, 1),
+        Trouble::NotKnownYet => doublings(UNKNOWN_RETRY, UNKNOWN_RETRIES),
+        Trouble::TryLater => doublings(BUSY_RETRY, 1),
+        Trouble::Egress => doublings(EGRESS_RETRY, 1).min(LONGEST_EGRESS_RETRY),
+    };
+    let longest = match left {
+        // An eighth of what is left: ever more urgent, and still several attempts before the end.
+        Some(left) => (left / 8).clamp(SHORTEST_PAUSE, LONGEST_RETRY),
+        None => LONGEST_UNSTAPLED_RETRY,
+    };
+    wait.min(longest).mul_f64(0.75 + 0.5 * dice)
+}
+
+/// After a verified *revoked*: a hold may be lifted (RFC 5280 section 5.3.1).
+pub(super) const REVOKED_RETRY: Duration = Duration::from_secs(3600);
+
+/// Where the responder names no nextUpdate.
+const WITHOUT_NEXT_UPDATE: Duration = Duration::from_secs(12 * 3600);
+
+const LONGEST_JITTER: Duration = Duration::from_secs(300);
+
+/// Of the validity, where that makes less than [`LONGEST_JITTER`].
+const JITTER_SHARE: f64 = 0.05;
+
+/// Between two attempts, however urgent.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Pause that is never gone below for a long validity.
+const LONGEST_FLOOR: Duration = Duration::from_secs(60);
+
+/// Soon, because at boot the network is often only seconds away.
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+
+const LONGEST_RETRY: Duration = Duration::from_secs(3600);
+
+/// While there is nothing to staple.
+const LONGEST_UNSTAPLED_RETRY: Duration = Duration::from_secs(300);
+
+/// Responders learn of a new certificate within minutes.
+const UNKNOWN_RETRY: Duration = Duration::from_secs(30);
+
+/// Attempts at that pace before it slows down.
+const UNKNOWN_RETRIES: u32 = 10;
+
+const BUSY_RETRY: Duration = Duration::from_secs(60);
+
+const EGRESS_RETRY: Duration = Duration::from_secs(1);
+
+const LONGEST_EGRESS_RETRY: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DAY: u64 = 86400;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
+    }
+
+    fn validity(seconds: u64) -> Validity {
+        Validity {
+            this_update: at(0),
+            next_update: Some(at(seconds)),
+            not_after: at(seconds),
+        }
+    }
+
+    #[test]
+    fn a_fresh_staple_is_replaced_a_quarter_of_its_validity_before_its_end() {
+        let refresh = refresh_at(validity(4 * DAY), at(60), 0.25, 0.0);
+        assert_eq!(refresh, at(3 * DAY));
+        let earliest = refresh_at(validity(4 * DAY), at(60), 0.25, 0.999_999);
+        assert!(earliest > at(3 * DAY - 301) && earliest < at(3 * DAY - 299));
+    }
+
+    #[test]
+    fn jitter_shrinks_with_the_validity() {
+        let refresh = refresh_at(validity(40), at(0), 0.25, 0.999_999);
+        assert!(refresh > at(27) && refresh < at(30), "{refresh:?}");
+    }
+
+    #[test]
+    fn without_next_update_twelve_hours_pass_unless_the_age_bound_comes_first() {
+        let mut open = validity(7 * DAY);
+        open.next_update = None;
+        assert_eq!(refresh_at(open, at(60), 0.25, 0.0), at(60 + DAY / 2));
+        open.not_after = at(4000);
+        assert_eq!(refresh_at(open, at(0), 0.25, 0.0), at(3000));
+    }
+
+    #[test]
+    fn a_responder_certificate_that_ends_first_counts_as_the_end() {
+        let mut short = validity(4 * DAY);
+        short.not_after = at(2 * DAY);
+        assert!(refresh_at(short, at(0), 0.25, 0.0) < at(2 * DAY));
+    }
+
+    #[test]
+    fn an_unknown_certificate_is_asked_about_at_a_steady_pace_at_first() {
+        let waits: Vec<Duration> = (1..=10)
+            .map(|n| retry_after(Trouble::NotKnownYet, n, None, 0.5))
+            .collect();
+        assert!(waits.iter().all(|wait| *wait == UNKNOWN_RETRY));
+        assert!(retry_after(Trouble::NotKnownYet, 14, None, 0.5) > UNKNOWN_RETRY);
+    }
+
+    proptest! {
+        #[test]
+        fn a_refresh_lies_between_the_taking_and_the_end(
+            length in 2u64..60 * DAY,
+            taken in 0.0f64..0.99,
+            margin in 0.05f64..0.95,
+            dice in 0.0f64..1.0,
+        ) {
+            let taken = at(0) + Duration::from_secs(length).mul_f64(taken);
+            let refresh = refresh_at(validity(length), taken, margin, dice);
+            prop_assert!(refresh > taken);
+            prop_assert!(refresh <= at(length).max(taken + SHORTEST_PAUSE));
+        }
+
+        #[test]
+        fn a_staple_taken_fresh_leaves_its_margin_for_retries(
+            length in 1000u64..60 * DAY,
+            margin in 0.05f64..0.5,
+            dice in 0.0f64..1.0,
+        ) {
+            let refresh = refresh_at(validity(length), at(0), margin, dice);
+            let left = at(length).duration_since(refresh).expect("before the end");
+            prop_assert!(left >= Duration::from_secs(length).mul_f64(margin * 0.999));
+        }
+
+        #[test]
+        fn a_retry_comes_before_the_end_and_never_at_once(
+            failures in 1u32..200,
+            left in proptest::option::of(10u64..60 * DAY),
+            dice in 0.0f64..1.0,
+        ) {
+            for trouble in [Trouble::Ordinary, Trouble::NotKnownYet, Trouble::TryLater, Trouble::Egress] {
+                let left = left.map(Duration::from_secs);
+                let wait = retry_after(trouble, failures, left, dice);
+                prop_assert!(wait >= SHORTEST_PAUSE.mul_f64(0.75));
+                prop_assert!(wait <= LONGEST_RETRY.mul_f64(1.25));
+                if let Some(left) = left {
+                    prop_assert!(wait < left);
+                }
+            }
+        }
+
+        #[test]
+        fn retries_slow_down_with_failures(failures in 1u32..100, dice in 0.0f64..1.0) {
+            let wait = |n| retry_after(Trouble::Ordinary, n, Some(Duration::from_secs(7 * DAY)), dice);
+            prop_assert!(wait(failures + 1) >= wait(failures));
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Notices that the configuration, a certificate or a key was replaced on disk.
+//!
+//! Directories are watched, because files are replaced by renaming and reached through links; then
+//! the files themselves are compared, so that a neighbour's change causes nothing. It reads no file.
+//! The caller reloads when [`Watch::settled`] says so; signals and `clinch reload` work without it.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Files under watch.
+pub(super) struct Watch {
+    /// Ends the watching when dropped.
+    watcher: Option<RecommendedWatcher>,
+    events: mpsc::Receiver<()>,
+    files: HashMap<PathBuf, Option<Trace>>,
+    /// When something happened, and when it last did.
+    stir: Option<(Instant, Instant)>,
+}
+
+/// What changes when a file is written or replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Trace {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Watch {
+    /// Watches these files. What cannot be watched is returned in words, and left out.
+    pub(super) fn new(files: impl Iterator<Item = PathBuf>) -> (Self, Vec<String>) {
+        let (sender, events) = mpsc::channel(1);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if event.map_or(true, |event| is_change(event.kind)) {
+                // One waiting notice says as much as many.
+                let _ = sender.try_send(());
+            }
+        });
+        let mut warnings = Vec::new();
+        let watcher = watcher
+            .inspect_err(|error| {
+                warnings.push(format!(
+                    "changed files are not noticed ({error}); use `clinch reload` or SIGHUP"
+                ));
+            })
+            .ok();
+        let mut watch = Self {
+            watcher,
+            events,
+            files: HashMap::new(),
+            stir: None,
+        };
+        warnings.extend(watch.add(files));
+        (watch, warnings)
+    }
+
+    /// Watches further files.
+    pub(super) fn add(&mut self, files: impl Iterator<Item = PathBuf>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let mut directories: Vec<PathBuf> = Vec::new();
+        for file in files {
+            let directory = match file.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+                _ => PathBuf::from("."),
+            };
+            directories.push(directory);
+            let trace = Trace::of(&file);
+            self.files.insert(file, trace);
+        }
+        directories.sort_unstable();
+        directories.dedup();
+        let Some(watcher) = &mut self.watcher else {
+            return warnings;
+        };
+        for directory in directories {
+            // Watching a directory twice replaces the first watch.
+            if let Err(error) = watcher.watch(&directory, RecursiveMode::NonRecursive) {
+                warnings.push(format!(
+                    "changes in {} are not noticed ({error}); use `clinch reload` or SIGHUP",
+                    directory.display()
+                ));
+            }
+        }
+        warnings
+    }
+
+    /// Waits until something happened in a directory and then nothing more for a while, and the
+    /// files under watch differ from what they were. May be dropped and called again at any time.
+    pub(super) async fn settled(&mut self) {
+        loop {
+            let Some((first, last)) = self.stir else {
+                self.stirred().await;
+                continue;
+            };
+            let quiet = (last + QUIET).min(first + LONGEST_WAIT);
+            tokio::select! {
+                () = self.stirred() => continue,
+                () = tokio::time::sleep_until(quiet) => {}
+            }
+            self.stir = None;
+            if self.refresh() {
+                return;
+            }
+        }
+    }
+
+    /// Takes the files as they are now for known; true where one differs from before.
+    pub(super) fn refresh(&mut self) -> bool {
+        let mut changed = false;
+        for (file, known) in &mut self.files {
+            let now = Trace::of(file);
+            changed |= *known != now;
+            *known = now;
+        }
+        changed
+    }
+
+    async fn stirred(&mut self) {
+        if self.events.recv().await.is_none() {
+            // Nothing is watched.
+            std::future::pending().await
+        }
+        let now = Instant::now();
+        self.stir = Some((self.stir.map_or(now, |(first, _)| first), now));
+    }
+}
+
+impl Trace {
+    fn of(file: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(file).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// Reading a file is an event too, and control reads files.
+fn is_change(kind: EventKind) -> bool {
+    match kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+        EventKind::Access(_) => false,
+        _ => true,
+    }
+}
+
+/// Without a further event: certificate and key are two files.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// After the first event, however many follow.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    async fn settles(watch: &mut Watch, within: Duration) -> bool {
+        tokio::time::timeout(within, watch.settled()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_replaced_file_is_noticed_and_its_neighbours_are_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("site.pem");
+        fs::write(&file, "old").expect("written");
+        let (mut watch, warnings) = Watch::new([file.clone()].into_iter());
+        assert_eq!(warnings, Vec::<String>::new());
+
+        fs::write(directory.path().join("neighbour"), "x").expect("written");
+        fs::read(&file).expect("read");
+        assert!(!settles(&mut watch, Duration::from_millis(2500)).await);
+
+        let beside = directory.path().join("beside");
+        fs::write(&beside, "new").expect("written");
+        fs::rename(&beside, &file).expect("renamed");
+        assert!(settles(&mut watch, Duration::from_secs(10)).await);
+        assert!(!settles(&mut watch, Duration::from_millis(1500)).await);
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_turned_around_is_noticed() {
+        // The way certificates are mounted into containers: file -> data/file, data -> version.
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        for version in ["v1", "v2"] {
+            fs::create_dir(at(version)).expect("made");
+            fs::write(at(version).join("site.pem"), version).expect("written");
+        }
+        std::os::unix::fs::symlink("v1", at("data")).expect("linked");
+        std::os::unix::fs::symlink("data/site.pem", at("site.pem")).expect("linked");
+        let (mut watch, _) = Watch::new([at("site.pem")].into_iter());
+        std::os::unix::fs::symlink("v2", at("new")).expect("linked");
+        fs::rename(at("new"), at("data")).expect("renamed");
+        assert!(settles(&mut watch, Duration::from_secs(10)).await);
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_not_there_is_told_in_words() {
+        let (_watch, warnings) = Watch::new([PathBuf::from("/no/such/file")].into_iter());
+        assert!(warnings[0].contains("clinch reload"), "{warnings:?}");
+    }
+}
