@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod admin;
+mod check;
 mod completions;
 pub mod demo;
 mod egress;
@@ -41,6 +42,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Check(check::Args),
     Demo(demo::Args),
     Status(status::Args),
     Reload(reload::Args),
@@ -56,6 +58,7 @@ impl Command {
     fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Run(args) => run::run(&args),
+            Self::Check(args) => check::run(&args),
             Self::Demo(args) => demo::run(&args),
             Self::Status(args) => status::run(&args),
             Self::Reload(args) => reload::run(&args),

@@ -160,7 +160,7 @@ fn a_staple_that_does_not_verify_is_reported_with_the_reason() {
     assert!(matches!(
         report.staple,
         Staple::Refused {
-            kind: "malformed_or_unsuccessful",
+            kind: "unusable",
             ..
         }
     ));
