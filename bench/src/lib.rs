@@ -13,6 +13,7 @@
 pub mod backend;
 pub mod bench;
 pub mod client;
+pub mod data_plane;
 pub mod limit;
 pub mod load;
 pub mod machine;

@@ -7,8 +7,13 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use clinch_bench::bench::{Bench, Effort};
+use clinch_bench::data_plane;
 use clinch_bench::relay::{self, Runtime};
 use clinch_bench::scenario::Scenario;
+
+/// Clinch's own, since its workers and the plain relay run from this program too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures clinch beside its peers: CPU per handshake and per byte, memory per connection.
 ///
@@ -45,6 +50,9 @@ enum Command {
     Scenario(Scenario),
     /// Every scenario, one after the other.
     All,
+    /// Run clinch's workers and a publisher: the contender of `publish`.
+    #[command(hide = true)]
+    DataPlane(data_plane::Setup),
     /// Relay TCP without TLS: the contender of `limit`.
     #[command(hide = true)]
     PlainRelay {
@@ -71,6 +79,7 @@ fn run(arguments: Arguments) -> Result<()> {
     let scenarios = match arguments.command {
         Command::Scenario(one) => vec![one],
         Command::All => Scenario::ALL.to_vec(),
+        Command::DataPlane(setup) => return data_plane::run(&setup),
         Command::PlainRelay {
             listen,
             backend,

@@ -3,6 +3,8 @@
 //! The configurations say, line by line, why each choice is fair. What is the same for all: one core,
 //! one certificate, X25519, TLS 1.3, no tickets and no resumption, no log line per connection, and
 //! the staple byte for byte, if the server can staple at all.
+//!
+//! [`data_plane`]: crate::data_plane
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -107,7 +109,7 @@ impl Peer {
             program: self.program().map_err(anyhow::Error::msg)?,
             arguments,
             environment: vec![("OPENSSL_CONF".to_owned(), text(&openssl)?)],
-            log: bench.directory.path().join(format!("{file}.log")),
+            log: log(bench, file),
             cores: vec![SERVER_CORE],
         };
         running(launch, address)
@@ -138,6 +140,46 @@ impl Default for Variant {
 /// Starts clinch; it has fetched its staple when this returns, or the first handshake will tell.
 pub fn clinch(bench: &Bench, variant: &Variant) -> Result<Running> {
     let address = free_address()?;
+    let program = variant.program.as_ref().unwrap_or(&bench.clinch);
+    let configuration = clinch_configuration(bench, variant, address)?;
+    let launch = Launch {
+        name: variant.name.clone(),
+        program: program.clone(),
+        arguments: vec!["run".to_owned(), "-c".to_owned(), configuration],
+        environment: Vec::new(),
+        log: log(bench, &variant.name),
+        cores: (SERVER_CORE..SERVER_CORE + variant.workers).collect(),
+    };
+    running(launch, address)
+}
+
+/// Starts clinch's workers without its control, see [`data_plane`]. They publish while the file
+/// returned exists.
+pub fn data_plane(bench: &Bench) -> Result<(Running, PathBuf)> {
+    let address = free_address()?;
+    let variant = Variant {
+        name: "data-plane".to_owned(),
+        ..Variant::default()
+    };
+    let configuration = clinch_configuration(bench, &variant, address)?;
+    let publish_while = bench.directory.path().join("publish");
+    let launch = Launch {
+        program: std::env::current_exe()?,
+        arguments: vec![
+            "data-plane".to_owned(),
+            configuration,
+            text(&bench.sites[STAPLED].staple_file)?,
+            text(&publish_while)?,
+        ],
+        environment: Vec::new(),
+        log: log(bench, &variant.name),
+        cores: vec![SERVER_CORE],
+        name: variant.name,
+    };
+    Ok((running(launch, address)?, publish_while))
+}
+
+fn clinch_configuration(bench: &Bench, variant: &Variant, address: SocketAddr) -> Result<String> {
     let directory = bench.directory.path();
     let (stapled, plain) = (&bench.sites[STAPLED], &bench.sites[PLAIN]);
     let values = [
@@ -152,17 +194,7 @@ pub fn clinch(bench: &Bench, variant: &Variant) -> Result<Running> {
         ),
     ];
     let template = include_str!("../peers/clinch.toml");
-    let configuration = configure(bench, &variant.name, template, address, &values)?;
-    let program = variant.program.as_ref().unwrap_or(&bench.clinch);
-    let launch = Launch {
-        name: variant.name.clone(),
-        program: program.clone(),
-        arguments: vec!["run".to_owned(), "-c".to_owned(), configuration],
-        environment: Vec::new(),
-        log: directory.join(format!("{}.log", variant.name)),
-        cores: (SERVER_CORE..SERVER_CORE + variant.workers).collect(),
-    };
-    running(launch, address)
+    configure(bench, &variant.name, template, address, &values)
 }
 
 /// Starts the relay without TLS, which is this program in another role.
@@ -178,7 +210,7 @@ pub fn plain_relay(bench: &Bench, runtime: relay::Runtime) -> Result<Running> {
             format!("{runtime:?}").to_lowercase(),
         ],
         environment: Vec::new(),
-        log: bench.directory.path().join(format!("{name}.log")),
+        log: log(bench, &name),
         cores: vec![SERVER_CORE],
         name,
     };
@@ -221,6 +253,10 @@ fn configure(
     let path = directory.join(format!("{file}.conf"));
     std::fs::write(&path, filled)?;
     text(&path)
+}
+
+fn log(bench: &Bench, name: &str) -> PathBuf {
+    bench.directory.path().join(format!("{name}.log"))
 }
 
 fn text(path: &Path) -> Result<String> {

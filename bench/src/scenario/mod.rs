@@ -5,6 +5,7 @@ mod bulk;
 mod idle;
 mod limit;
 mod peers;
+mod publish;
 mod staple;
 mod workers;
 
@@ -34,17 +35,20 @@ pub enum Scenario {
     Bulk,
     /// CPU per handshake with two workers and with one.
     Workers,
+    /// CPU per handshake of the workers while snapshots are published 100 times a second.
+    Publish,
 }
 
 impl Scenario {
     /// All of them, in the order of `all`.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Peers,
         Self::Limit,
         Self::Staple,
         Self::Idle,
         Self::Bulk,
         Self::Workers,
+        Self::Publish,
     ];
 
     /// Measures.
@@ -56,6 +60,7 @@ impl Scenario {
             Self::Idle => idle::run(bench),
             Self::Bulk => bulk::run(bench),
             Self::Workers => workers::run(bench),
+            Self::Publish => publish::run(bench),
         }?;
         let versions = &mut report.environment.versions;
         versions.push(format!(

@@ -1,0 +1,43 @@
+//! Whether publishing disturbs handshakes: the same workers, with and without 100 publishes a second
+//! of the very staple that they are sending. Only the workers' CPU time counts here.
+
+use anyhow::Result;
+
+use super::{tls, warm_up};
+use crate::bench::{Bench, STAPLED};
+use crate::load::Pattern;
+use crate::peers;
+use crate::report::Report;
+use crate::rounds::{Contender, interleave};
+
+pub(super) fn run(bench: &Bench) -> Result<Report> {
+    let mut report = Report::new(
+        "publish",
+        format!(
+            "µs of CPU per connection (req, stapled) of clinch's worker thread, with and without \
+             {} publishes a second of the staple in use",
+            crate::data_plane::PUBLISHES
+        ),
+    );
+    let (workers, publish_while) = peers::data_plane(bench)?;
+    let load = tls(bench, &workers, STAPLED, true, Pattern::Request)?;
+    warm_up(bench, &workers, &load)?;
+    let measure =
+        || bench.cpu_per_connection(&workers.server, &load, |name| name.starts_with("worker-"));
+    let mut contenders = vec![
+        Contender::new("publishing", || {
+            std::fs::write(&publish_while, "")?;
+            let sample = measure();
+            std::fs::remove_file(&publish_while)?;
+            sample
+        }),
+        Contender::new("not publishing", measure),
+    ];
+    let series = interleave(bench.effort.rounds, "µs", &mut contenders)?;
+    drop(contenders);
+    let ratio = series[0].over(&series[1]);
+    report.promise(ratio.name.clone(), 1.03, ratio.summary.median);
+    report.ratios.push(ratio);
+    report.series = series;
+    Ok(report)
+}
