@@ -122,7 +122,10 @@ impl Control {
         }
         *track = Track::default();
         let staple = match &snapshot.slots[certificate as usize].state {
-            SlotState::Stapled(present) if present.this_update() > staple.this_update() => {
+            SlotState::Stapled(present)
+                if present.this_update() > staple.this_update()
+                    && present.not_after() >= staple.not_after() =>
+            {
                 tracing::info!(
                     event = "ocsp_older",
                     certificate = name,

@@ -26,22 +26,22 @@ pub(super) struct Cache {
 /// What went wrong with the cache. Serving goes on without it.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the staple cache {}: {step} failed: {source}; serving goes on, but a restart finds nothing there{}",
-    .path.display(), remedy(.source)
+    "the staple cache {}: {step} failed: {reason}; serving goes on, but a restart finds nothing there{}",
+    .path.display(), remedy(.reason)
 )]
 pub(super) struct CacheError {
     path: PathBuf,
     step: &'static str,
-    source: io::Error,
+    reason: io::Error,
 }
 
-fn remedy(source: &io::Error) -> &'static str {
-    match source.kind() {
+fn remedy(reason: &io::Error) -> &'static str {
+    match reason.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": make room on the disk",
-        io::ErrorKind::NotFound => ": make the directory, or change `cache`",
-        io::ErrorKind::ReadOnlyFilesystem => ": mount it writable, or change `cache`",
+        io::ErrorKind::NotFound => ": make the directory, or change `cache_dir`",
+        io::ErrorKind::ReadOnlyFilesystem => ": mount it writable, or change `cache_dir`",
         io::ErrorKind::PermissionDenied => {
-            ": give the directory to the user that clinch runs as, or change `cache`"
+            ": give the directory to the user that clinch runs as, or change `cache_dir`"
         }
         _ => "",
     }
@@ -101,7 +101,7 @@ impl Cache {
         served: &HashSet<Fingerprint>,
         at: SystemTime,
     ) -> Result<usize, CacheError> {
-        let failed = |step| move |source| failure(&self.directory, step, source);
+        let failed = |step| move |reason| failure(&self.directory, step, reason);
         let names: HashSet<String> = served.iter().map(Fingerprint::to_string).collect();
         let mut removed = 0;
         for entry in fs::read_dir(&self.directory).map_err(failed("listing"))? {
@@ -138,7 +138,7 @@ impl Cache {
 }
 
 fn write_beside(path: &Path, staple: &VerifiedStaple) -> Result<(), CacheError> {
-    let failed = |step| move |source| failure(path, step, source);
+    let failed = |step| move |reason| failure(path, step, reason);
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -153,20 +153,20 @@ fn write_beside(path: &Path, staple: &VerifiedStaple) -> Result<(), CacheError> 
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), CacheError> {
-    fs::rename(from, to).map_err(|source| failure(to, "renaming", source))
+    fs::rename(from, to).map_err(|reason| failure(to, "renaming", reason))
 }
 
 fn sync_directory(directory: &Path) -> Result<(), CacheError> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
-        .map_err(|source| failure(directory, "syncing", source))
+        .map_err(|reason| failure(directory, "syncing", reason))
 }
 
-fn failure(path: &Path, step: &'static str, source: io::Error) -> CacheError {
+fn failure(path: &Path, step: &'static str, reason: io::Error) -> CacheError {
     CacheError {
         path: path.to_owned(),
         step,
-        source,
+        reason,
     }
 }
 

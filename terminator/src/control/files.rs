@@ -49,12 +49,12 @@ pub(super) enum FileError {
         uid: u32,
     },
     /// Anything else that the system said.
-    #[error("{} cannot be read: {source}", .path.display())]
+    #[error("{} cannot be read: {reason}", .path.display())]
     System {
         /// Of the file.
         path: PathBuf,
         /// The system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
@@ -88,7 +88,7 @@ pub(super) fn read_key(path: &Path, owners: &[u32]) -> Result<Zeroizing<Vec<u8>>
 }
 
 fn open(path: &Path) -> Result<(File, std::fs::Metadata), FileError> {
-    let system = |source: io::Error| match source.kind() {
+    let system = |reason: io::Error| match reason.kind() {
         io::ErrorKind::NotFound => FileError::Absent(path.to_owned()),
         io::ErrorKind::PermissionDenied => FileError::NotReadable {
             path: path.to_owned(),
@@ -96,7 +96,7 @@ fn open(path: &Path) -> Result<(File, std::fs::Metadata), FileError> {
         },
         _ => FileError::System {
             path: path.to_owned(),
-            source,
+            reason,
         },
     };
     let file = OpenOptions::new()
@@ -115,9 +115,9 @@ fn open(path: &Path) -> Result<(File, std::fs::Metadata), FileError> {
 fn read(path: &Path, file: &mut File, bytes: &mut Vec<u8>) -> Result<(), FileError> {
     file.take(MAX_BYTES + 1)
         .read_to_end(bytes)
-        .map_err(|source| FileError::System {
+        .map_err(|reason| FileError::System {
             path: path.to_owned(),
-            source,
+            reason,
         })?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(FileError::TooLarge(path.to_owned()));

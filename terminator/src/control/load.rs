@@ -239,7 +239,7 @@ impl<'a> Loader<'a> {
         match (&plan, site.ocsp.hard) {
             (Err(skip @ (Skip::NoIssuer | Skip::NoResponder | Skip::SelfSigned)), Some(true)) => {
                 self.problems.push(format!(
-                    "site {}: policy \"hard\" refuses every handshake with {cert}, because it can never be stapled: {skip}; complete the file, set `responder`, or use policy \"soft\"",
+                    "site {}: `ocsp.policy = \"hard\"` refuses every handshake with {cert}, because it can never be stapled: {skip}; complete the file, set `ocsp.responder`, or use `ocsp.policy` \"soft\"",
                     site.name
                 ));
             }

@@ -91,12 +91,16 @@ pub struct Control {
     ending: bool,
 }
 
+/// What comes of reading the files for a reload.
+type Read = Result<Gathered, ReloadError>;
+
+/// Where the outcome of a reload goes.
 type Reply = oneshot::Sender<Result<ReloadReport, ReloadError>>;
 
 /// Reloads under way and to come.
 #[derive(Default)]
 struct Reloads {
-    running: Option<(JoinHandle<Result<Gathered, ReloadError>>, Option<Reply>)>,
+    running: Option<(JoinHandle<Read>, Option<Reply>)>,
     waiting: VecDeque<Option<Reply>>,
     last_error: Option<String>,
 }
@@ -111,7 +115,7 @@ pub enum StartError {
     #[error(transparent)]
     Egress(#[from] egress::LaunchError),
     /// The kernel refused an eventfd or similar.
-    #[error("cannot set up the snapshot: {0}")]
+    #[error("cannot set up the snapshot")]
     Kernel(#[from] std::io::Error),
 }
 
@@ -128,7 +132,7 @@ pub struct FirstFetch {
 enum Event {
     Command(Command),
     Answer(Result<(Id, Answer), JoinError>),
-    Gathered(Result<Gathered, ReloadError>),
+    Gathered(Box<Read>),
     FilesChanged,
     EgressWorker,
     CacheFailure(CacheError),
@@ -237,7 +241,7 @@ impl Control {
         let event = tokio::select! {
             Some(command) = self.commands.recv() => Event::Command(command),
             Some(answer) = self.questions.join_next_with_id() => Event::Answer(answer),
-            gathered = self.reloads.gathered() => Event::Gathered(gathered),
+            gathered = self.reloads.gathered() => Event::Gathered(Box::new(gathered)),
             () = self.watch.settled() => Event::FilesChanged,
             Ok(()) = self.egress_workers.changed() => Event::EgressWorker,
             failure = cache_failure(&mut self.keeper) => Event::CacheFailure(failure),
@@ -251,7 +255,7 @@ impl Control {
             Event::Command(Command::Reload(reply)) => self.start_reload(Some(reply)),
             Event::Command(Command::Shutdown) => self.ending = true,
             Event::Answer(answer) => self.take_answers(answer),
-            Event::Gathered(gathered) => self.finish_reload(gathered),
+            Event::Gathered(gathered) => self.finish_reload(*gathered),
             Event::FilesChanged => {
                 tracing::info!(
                     event = "files_changed",
@@ -326,7 +330,7 @@ impl Control {
         self.reloads.running = Some((reading, reply));
     }
 
-    fn finish_reload(&mut self, gathered: Result<Gathered, ReloadError>) {
+    fn finish_reload(&mut self, gathered: Read) {
         let reply = self.reloads.running.take().and_then(|(_, reply)| reply);
         let result = gathered.map(|gathered| self.adopt(gathered));
         match &result {
@@ -432,7 +436,7 @@ impl Control {
 
 impl Reloads {
     /// What the reload under way has read. May be dropped and called again.
-    async fn gathered(&mut self) -> Result<Gathered, ReloadError> {
+    async fn gathered(&mut self) -> Read {
         match &mut self.running {
             Some((reading, _)) => match reading.await {
                 Ok(gathered) => gathered,

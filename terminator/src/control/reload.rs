@@ -37,20 +37,20 @@ pub struct ReloadReport {
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// The file cannot be read.
-    #[error("the configuration {} cannot be read: {source}; it must be readable for the user that clinch runs as", .path.display())]
+    #[error("the configuration {} cannot be read: {reason}; it must be readable for the user that clinch runs as", .path.display())]
     File {
         /// The configuration file.
         path: PathBuf,
         /// The system's reason.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The file is not a valid configuration.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}: {reason}", .path.display())]
     Config {
         /// The configuration file.
         path: PathBuf,
         /// What is wrong in it.
-        source: Box<ConfigError>,
+        reason: Box<ConfigError>,
     },
     /// The certificates, keys or backends cannot be used.
     #[error(transparent)]
@@ -101,13 +101,13 @@ pub(super) fn gather(
     cache: Option<&Cache>,
     kept: &Table,
 ) -> Result<Gathered, ReloadError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ReloadError::File {
+    let text = std::fs::read_to_string(path).map_err(|reason| ReloadError::File {
         path: path.to_owned(),
-        source,
+        reason,
     })?;
     let config = Config::parse(&text).map_err(|error| ReloadError::Config {
         path: path.to_owned(),
-        source: Box::new(error),
+        reason: Box::new(error),
     })?;
     compare_listeners(&kept.listeners, &config.listeners)?;
     Ok(gather_from(config, epoch, cache, Some(kept))?)
@@ -220,7 +220,7 @@ pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     };
     note(old.user != new.user, "`user`");
     note(old.workers != new.workers, "`workers`");
-    note(old.cache != new.cache, "`cache`");
+    note(old.cache != new.cache, "`cache_dir`");
     note(old.limits != new.limits, "`limits`");
     note(old.timeouts != new.timeouts, "`timeouts`");
     note(old.admin != new.admin, "`admin`");

@@ -102,12 +102,13 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_FLOOR: Duration = Duration::from_secs(60);
 
 /// Soon, because at boot the network is often only seconds away.
-const FIRST_RETRY: Duration = Duration::from_secs(2);
+const FIRST_RETRY: Duration = Duration::from_secs(1);
 
 const LONGEST_RETRY: Duration = Duration::from_secs(3600);
 
-/// While there is nothing to staple.
-const LONGEST_UNSTAPLED_RETRY: Duration = Duration::from_secs(300);
+/// While there is nothing to staple. A responder that is down is spared by the queue, which asks it
+/// one question at a time.
+const LONGEST_UNSTAPLED_RETRY: Duration = Duration::from_secs(60);
 
 /// Responders learn of a new certificate within minutes.
 const UNKNOWN_RETRY: Duration = Duration::from_secs(30);

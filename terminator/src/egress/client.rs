@@ -54,14 +54,14 @@ pub enum LaunchError {
         user: String,
     },
     /// The kernel refused.
-    #[error("the egress process {program} cannot be started ({step}: {source})")]
+    #[error("the egress process {program} cannot be started ({step}: {reason})")]
     System {
         /// What was to be executed.
         program: PathBuf,
         /// The call.
         step: &'static str,
         /// The kernel's reason.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
@@ -293,10 +293,10 @@ impl Plan {
             }
         }
         let failed = |step| {
-            move |source| LaunchError::System {
+            move |reason| LaunchError::System {
                 program: self.program.clone(),
                 step,
-                source,
+                reason,
             }
         };
         let (ours, theirs) = socket::pair().map_err(failed("socketpair"))?;

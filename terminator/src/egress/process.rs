@@ -40,12 +40,12 @@ pub enum ProcessError {
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),
     /// A call to the kernel failed.
-    #[error("{step} failed: {source}")]
+    #[error("{step} failed: {reason}")]
     System {
         /// The call.
         step: &'static str,
         /// The kernel's reason.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
 }
 
@@ -135,7 +135,7 @@ fn die_with_parent() -> Result<(), ProcessError> {
 }
 
 fn system(step: &'static str) -> impl Fn(std::io::Error) -> ProcessError {
-    move |source| ProcessError::System { step, source }
+    move |reason| ProcessError::System { step, reason }
 }
 
 /// Before a dead worker is replaced for the first time; doubled each time after.

@@ -113,7 +113,7 @@ pub enum FetchError {
     /// Only http is spoken: an OCSP response and a CRL carry their own signature, and https would
     /// need a revocation check in order to make one (RFC 5280 section 8).
     #[error(
-        "\"{scheme}\" responders are not asked, only http ones; set `responder` for the site to an http:// URL"
+        "\"{scheme}\" responders are not asked, only http ones; set `ocsp.responder` of the site to an http:// URL"
     )]
     Scheme {
         /// The scheme of the URL.

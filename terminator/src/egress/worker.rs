@@ -18,9 +18,17 @@ use crate::limits::FETCHES_IN_FLIGHT;
 /// Serves requests until control goes away.
 pub(super) async fn serve(fd: OwnedFd) -> io::Result<()> {
     let socket = FrameSocket::new(fd)?;
+    match converse(&socket).await {
+        // Control went away while something was on its way to it.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        ended => ended,
+    }
+}
+
+async fn converse(socket: &FrameSocket) -> io::Result<()> {
     let (answers, mut queue) = mpsc::channel::<FromWorker>(QUEUED_FRAMES);
     let mut tasks = JoinSet::new();
-    send(&socket, &FromWorker::Hello).await?;
+    send(socket, &FromWorker::Hello).await?;
     let mut buffer = Vec::new();
     loop {
         tokio::select! {
@@ -35,10 +43,10 @@ pub(super) async fn serve(fd: OwnedFd) -> io::Result<()> {
                     tasks.spawn(answer(id, request, answers));
                 } else {
                     let error = FetchError::Busy { in_flight };
-                    send(&socket, &FromWorker::Failed { id, error }).await?;
+                    send(socket, &FromWorker::Failed { id, error }).await?;
                 }
             }
-            Some(frame) = queue.recv() => send(&socket, &frame).await?,
+            Some(frame) = queue.recv() => send(socket, &frame).await?,
             Some(_) = tasks.join_next() => {}
         }
     }

@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Reply, egress_processes, eventually, is_gone, program, serve, serve_raw};
+use crate::support::{
+    Reply, egress_processes, eventually, is_gone, kill, program, serve, serve_raw,
+};
 use clinch::egress::protocol::Stage;
 use clinch::egress::{Client, FetchError, Method, Request, State};
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn launch() -> Client {
@@ -276,9 +277,4 @@ async fn it_becomes_its_user_without_a_way_back() {
             assert_eq!(line(set), "0000000000000000", "{set} of {pid}");
         }
     }
-}
-
-fn kill(pid: u32) {
-    let pid = Pid::from_raw(pid.try_into().expect("a pid")).expect("a pid");
-    kill_process(pid, Signal::KILL).expect("ours to end");
 }

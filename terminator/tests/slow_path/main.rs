@@ -1,5 +1,7 @@
 //! The slow path, control and egress, with its real parts: the clinch binary as egress process, real
 //! HTTP servers on loopback, real files.
 
+mod control;
 mod egress;
 mod support;
+mod world;

@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpListener;
 
 /// The program under test.
@@ -93,9 +94,9 @@ where
     address
 }
 
-/// Looks until `condition` gives something, and fails the test when it does not within ten seconds.
+/// Looks until `condition` gives something, and fails the test when it does not within twenty seconds.
 pub(crate) async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         if let Some(found) = condition().await {
             return found;
@@ -136,4 +137,10 @@ pub(crate) fn status_line(pid: u32, name: &str) -> Option<String> {
 /// True when the process is no more, or only waits to be taken note of.
 pub(crate) fn is_gone(pid: u32) -> bool {
     status_line(pid, "State").is_none_or(|state| state.starts_with('Z'))
+}
+
+/// Ends a process that this test started.
+pub(crate) fn kill(pid: u32) {
+    let pid = Pid::from_raw(pid.try_into().expect("a pid")).expect("a pid");
+    kill_process(pid, Signal::KILL).expect("ours to end");
 }
