@@ -36,7 +36,7 @@ use crate::{clock, limits};
 #[derive(Debug)]
 pub struct Socket {
     listener: Listener,
-    address: AdminAddress,
+    file: SocketFile,
 }
 
 #[derive(Debug)]
@@ -94,17 +94,18 @@ impl Socket {
                 Listener::Tcp(std::net::TcpListener::bind(address).map_err(failed)?)
             }
         };
-        Ok(Self {
-            listener,
-            address: address.clone(),
-        })
+        let file = SocketFile(match address {
+            AdminAddress::Unix(path) => Some(path.clone()),
+            AdminAddress::Tcp(_) => None,
+        });
+        Ok(Self { listener, file })
     }
 
     /// Gives the socket file to the account that the process becomes, so that it can remove it.
     pub fn hand_over(&self, uid: u32, gid: u32) -> io::Result<()> {
-        match &self.address {
-            AdminAddress::Unix(path) => std::os::unix::fs::chown(path, Some(uid), Some(gid)),
-            AdminAddress::Tcp(_) => Ok(()),
+        match &self.file.0 {
+            Some(path) => std::os::unix::fs::chown(path, Some(uid), Some(gid)),
+            None => Ok(()),
         }
     }
 }
@@ -169,7 +170,7 @@ impl Server {
     /// Serves until it is dropped; must be polled within a tokio runtime. The error is that of a
     /// socket that cannot be used at all.
     pub async fn run(self) -> io::Result<Infallible> {
-        let _file = RemovedAtEnd::of(&self.socket.address);
+        let _file = self.socket.file;
         let connections = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS));
         match self.socket.listener {
             Listener::Unix(listener) => {
@@ -340,18 +341,10 @@ fn content(status: StatusCode, kind: &'static str, body: String) -> Answer {
 }
 
 /// Removes the socket file when serving ends, so that the next start finds a clear path.
-struct RemovedAtEnd(Option<PathBuf>);
+#[derive(Debug)]
+struct SocketFile(Option<PathBuf>);
 
-impl RemovedAtEnd {
-    fn of(address: &AdminAddress) -> Self {
-        Self(match address {
-            AdminAddress::Unix(path) => Some(path.clone()),
-            AdminAddress::Tcp(_) => None,
-        })
-    }
-}
-
-impl Drop for RemovedAtEnd {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
             // Without the right to the directory it stays behind, and the next start replaces it.
@@ -385,11 +378,14 @@ mod tests {
     fn a_socket_left_behind_is_replaced_and_a_live_one_is_not() {
         let directory = tempfile::tempdir().expect("a directory");
         let (path, address) = unix(&directory);
-        drop(Socket::bind(&address).expect("bound"));
+        std::fs::create_dir_all(path.parent().expect("has one")).expect("ours");
+        drop(UnixListener::bind(&path).expect("bound"));
         assert!(path.exists(), "dropping a listener leaves its file");
-        let _live = Socket::bind(&address).expect("replaced");
+        let live = Socket::bind(&address).expect("replaced");
         let error = Socket::bind(&address).expect_err("live");
         assert!(matches!(error, AdminError::Live(_)), "{error}");
+        drop(live);
+        assert!(!path.exists(), "removed with the socket");
     }
 
     #[test]
