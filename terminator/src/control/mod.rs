@@ -42,6 +42,7 @@ use crate::egress;
 use crate::limits::TICKET_KEY_PERIOD;
 use crate::observability::counters::FetchCounters;
 use crate::snapshot::{CertificateIndex, Publisher, Slot, SlotState, Snapshot, Subscriber};
+use crate::sys::privileges;
 
 pub use handle::Handle;
 pub use load::{LoadError, Loaded};
@@ -151,6 +152,10 @@ impl Control {
         }
         let user = setup.config.egress.user.as_deref();
         let client = egress::Client::launch(&setup.egress_program, user)?;
+        if setup.config.user.is_some() {
+            // Nothing else is executed with privileges, and a thread keeps the set it is born with.
+            privileges::empty_bounding_set();
+        }
 
         let Loaded {
             table, subjects, ..

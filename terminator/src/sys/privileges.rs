@@ -148,6 +148,13 @@ pub fn drop_capabilities() -> Result<(), PrivilegeError> {
     clear_capabilities()
 }
 
+/// Empties the bounding set of the calling thread and of the threads it starts from here on;
+/// [`Account::assume`] could do so for its own thread alone. A failure is no harm as long as
+/// [`forbid_new_privileges`] came first.
+pub fn empty_bounding_set() {
+    let _ = clear_bounding();
+}
+
 /// True where the process may do anything.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

@@ -114,13 +114,14 @@ fn silent_greedy_and_foreign_requests_do_no_harm() {
 
 #[test]
 fn the_socket_of_a_crashed_process_is_replaced_and_that_of_a_live_one_is_not() {
-    let place = Place::new();
+    let mut place = Place::new();
     let mut crashed = place.start();
     crashed.signal(Signal::KILL);
     crashed.wait();
     assert!(place.admin().exists(), "nobody removed it");
 
     let running = place.start();
+    place.address = place.address.replace(":8443", ":8444");
     let (code, said) = place.fail_to_start();
     assert_eq!(code, 1, "{said}");
     assert!(

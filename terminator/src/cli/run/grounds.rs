@@ -21,18 +21,13 @@ pub(super) fn account(config: &Config) -> Result<Option<Account>, PrivilegeError
     }))
 }
 
-/// Makes the cache directory where it is missing and gives it to the account. A failure only costs
-/// the staples at the next start, and control reports it again with the first write.
-pub(super) fn settle_cache_directory(config: &Config, account: Option<&Account>) {
-    let Some(path) = config.cache.as_deref() else {
-        return;
-    };
-    let settled = make_directory(path).and_then(|()| match account {
-        Some(account) => give_directory(path, account),
-        None => Ok(()),
-    });
-    if let Err(error) = settled {
-        tracing::warn!(path = %path.display(), %error, "the cache directory cannot be made or given to the configured user; staples will not survive a restart");
+/// Makes the cache directory where it is missing, so that control finds it. A failure only costs the
+/// staples at the next start, and control reports it again with the first write.
+pub(super) fn make_cache_directory(config: &Config) {
+    if let Some(path) = config.cache.as_deref()
+        && let Err(error) = make_directory(path)
+    {
+        tracing::warn!(path = %path.display(), %error, "the cache directory cannot be made; staples will not survive a restart");
     }
 }
 
@@ -46,7 +41,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
 }
 
-/// Only what is root's changes hands. Files with a second name stay what they are: somebody else
+/// Gives the cache directory to the account. Only what is root's changes hands. Files with a second name stay what they are: somebody else
 /// may have linked them here.
 fn give_directory(path: &Path, account: &Account) -> io::Result<()> {
     if fs::metadata(path)?.uid() != 0 {
@@ -64,11 +59,17 @@ fn give_directory(path: &Path, account: &Account) -> io::Result<()> {
 
 /// Becomes the account, or gives up what capabilities there are; afterwards no way leads back.
 pub(super) fn leave_privileges(
+    config: &Config,
     account: Option<&Account>,
     admin: Option<&Socket>,
 ) -> anyhow::Result<()> {
     match account {
         Some(account) => {
+            if let Some(path) = config.cache.as_deref()
+                && let Err(error) = give_directory(path, account)
+            {
+                tracing::warn!(path = %path.display(), %error, "the cache directory cannot be given to the configured user; staples will not survive a restart");
+            }
             if let Some(admin) = admin {
                 admin
                     .hand_over(account.uid, account.gid)

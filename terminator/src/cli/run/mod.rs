@@ -133,6 +133,7 @@ impl Starting {
         passed: Vec<crate::sys::listening::Address>,
     ) -> anyhow::Result<Self> {
         let account = grounds::account(&config)?;
+        grounds::make_cache_directory(&config);
         let fetches = Arc::new(FetchCounters::default());
         let setup = control::Setup {
             config_path: args.config.clone(),
@@ -147,8 +148,7 @@ impl Starting {
             Some(address) => Some(Socket::bind(address)?),
             None => None,
         };
-        grounds::settle_cache_directory(&config, account.as_ref());
-        grounds::leave_privileges(account.as_ref(), admin.as_ref())?;
+        grounds::leave_privileges(&config, account.as_ref(), admin.as_ref())?;
         grounds::warn_of_unreadable_files(&args.config, &config);
 
         let workers = plan
@@ -189,7 +189,7 @@ impl Starting {
         tracing::info!(
             wanted = first.wanted,
             stapled = first.stapled,
-            "first staples are there; starting to listen"
+            "the first fetch is over; starting to listen"
         );
         let sockets = sockets::open(self.reserved, &self.config, self.plan.workers())?;
         let workers = start_workers(
