@@ -220,7 +220,7 @@ pub struct Ocsp {
     pub responder: Option<String>,
     /// Handshakes without a staple: soft serves unstapled, hard refuses. `None`: hard for Must-Staple certificates, else soft.
     pub hard: Option<bool>,
-    /// How far clocks may differ.
+    /// How far the responder's clock may be ahead of ours.
     pub skew: Duration,
     /// Oldest response without nextUpdate.
     pub max_age: Duration,

@@ -208,8 +208,8 @@ pub(super) struct OcspTable {
     /// refuses. By default hard for certificates that demand a staple (Must-Staple, RFC 7633), soft for
     /// the others. With hard, a responder that stays down takes the site down.
     pub(super) policy: Option<StaplePolicy>,
-    /// How far the clocks of responder and server may differ. Too little, and responses of
-    /// responders whose clock runs ahead are refused.
+    /// How far the responder's clock may be ahead of this machine's. Too little, and fresh responses
+    /// are refused as not yet valid. Nothing is added to nextUpdate: clients have clocks of their own.
     #[schemars(extend("x-minimum" = "0s", "x-maximum" = "1h", "default" = "5m"))]
     pub(super) skew: Option<Wait>,
     /// Oldest response that is taken where it names no nextUpdate. Longer lets a revocation go
