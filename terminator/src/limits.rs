@@ -91,6 +91,9 @@ pub const ADMIN_REQUEST_BYTES: usize = 16 * 1024;
 /// For the headers of an admin request to arrive.
 pub const ADMIN_HEADER_TIME: Duration = Duration::from_secs(5);
 
+/// For control to say what it knows; after that the answer is given without.
+pub const ADMIN_STATUS_TIME: Duration = Duration::from_secs(5);
+
 /// For a whole admin request, a reload included.
 pub const ADMIN_REQUEST_TIME: Duration = Duration::from_secs(60);
 

@@ -29,7 +29,7 @@ use super::instance::Instance;
 use super::report::Report;
 use super::{health, metrics};
 use crate::config::AdminAddress;
-use crate::control::{Handle, ReloadError, ReloadReport};
+use crate::control::{Handle, ReloadError, ReloadReport, Status};
 use crate::{clock, limits};
 
 /// Where requests come in; bound and listening.
@@ -234,6 +234,13 @@ where
 type Answer = Response<Full<Bytes>>;
 
 impl Desk {
+    /// What control knows; `None` when it has ended or does not answer in time.
+    async fn known(&self) -> Option<Status> {
+        tokio::time::timeout(limits::ADMIN_STATUS_TIME, self.control.status())
+            .await
+            .unwrap_or(None)
+    }
+
     async fn answer(&self, request: &Request<Incoming>) -> Answer {
         // A page in a browser on this machine can reach a loopback address; it then says where it
         // comes from, which no tool for this interface does.
@@ -253,17 +260,17 @@ impl Desk {
     }
 
     async fn metrics(&self) -> Answer {
-        let page = metrics::render(&self.instance, self.control.status().await, clock::now());
+        let page = metrics::render(&self.instance, self.known().await, clock::now());
         content(StatusCode::OK, metrics::CONTENT_TYPE, page)
     }
 
     async fn health(&self) -> Answer {
-        let status = self.control.status().await;
+        let status = self.known().await;
         verdict(&health::alive(&self.instance, status.as_ref()))
     }
 
     async fn ready(&self) -> Answer {
-        let status = self.control.status().await;
+        let status = self.known().await;
         verdict(&health::ready(
             &self.instance,
             status.as_ref(),
@@ -272,7 +279,7 @@ impl Desk {
     }
 
     async fn status(&self) -> Answer {
-        let report = Report::of(&self.instance, self.control.status().await);
+        let report = Report::of(&self.instance, self.known().await);
         json(StatusCode::OK, &report)
     }
 

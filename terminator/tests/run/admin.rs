@@ -11,7 +11,7 @@ fn every_page_answers_and_nothing_else_does() {
     let place = Place::new();
     let running = place.start();
     running.connect();
-    let get = |path: &str| ask(&place.admin(), "GET", path).expect("answered");
+    let get = |path: &str| ask(&place.admin_listen, "GET", path).expect("answered");
 
     let metrics = get("/metrics");
     assert_eq!(metrics.status, 200);
@@ -55,7 +55,7 @@ fn every_page_answers_and_nothing_else_does() {
 
     assert_eq!(get("/").status, 404);
     assert_eq!(get("/reload").status, 405);
-    let post = ask(&place.admin(), "POST", "/metrics").expect("answered");
+    let post = ask(&place.admin_listen, "POST", "/metrics").expect("answered");
     assert_eq!(post.status, 405);
     assert!(
         post.head.to_ascii_lowercase().contains("allow: get"),
@@ -68,7 +68,7 @@ fn every_page_answers_and_nothing_else_does() {
 fn a_reload_answers_with_what_it_did_or_why_not() {
     let mut place = Place::new();
     let running = place.start();
-    let reload = || ask(&place.admin(), "POST", "/reload").expect("answered");
+    let reload = || ask(&place.admin_listen, "POST", "/reload").expect("answered");
     let answer = reload();
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert!(answer.body.contains("\"applied\""), "{}", answer.body);
@@ -76,7 +76,7 @@ fn a_reload_answers_with_what_it_did_or_why_not() {
 
     place.tables = "[nonsense]\n".to_owned();
     place.write_config();
-    let answer = ask(&place.admin(), "POST", "/reload").expect("answered");
+    let answer = ask(&place.admin_listen, "POST", "/reload").expect("answered");
     assert_eq!(answer.status, 422, "{}", answer.body);
     assert!(answer.body.contains("\"refused\"") && answer.body.contains("nonsense"));
     assert_eq!(running.status()["control"]["epoch"], 2);
@@ -93,18 +93,20 @@ fn silent_greedy_and_foreign_requests_do_no_harm() {
         "GET /metrics HTTP/1.1\r\nx: {}\r\n\r\n",
         "y".repeat(100_000)
     );
-    if let Some(answer) = exchange(&place.admin(), &long) {
+    if let Some(answer) = exchange(&place.admin_listen, &long) {
         assert_eq!(answer.status, 431);
     }
     let browser = "POST /reload HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\r\n";
     assert_eq!(
-        exchange(&place.admin(), browser).expect("answered").status,
+        exchange(&place.admin_listen, browser)
+            .expect("answered")
+            .status,
         403
     );
-    let garbage = exchange(&place.admin(), "\x16\x03\x01 hello\r\n\r\n");
+    let garbage = exchange(&place.admin_listen, "\x16\x03\x01 hello\r\n\r\n");
     assert!(garbage.is_none_or(|answer| answer.status == 400));
     assert_eq!(
-        ask(&place.admin(), "GET", "/healthz")
+        ask(&place.admin_listen, "GET", "/healthz")
             .expect("answered")
             .status,
         200
@@ -169,4 +171,40 @@ fn the_commands_say_when_nobody_answers() {
         assert_eq!(code, 1, "{said}");
         assert!(said.contains("nobody answers at unix:"), "{said}");
     }
+}
+
+#[test]
+fn a_loopback_address_serves_the_same_pages_and_any_other_is_refused() {
+    let mut place = Place::new();
+    place.admin_listen = place.address.replace(":8443", ":9443");
+    let running = place.start();
+    let (code, page, said) = place.clinch(&["status", "--admin", &place.admin_listen]);
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        page.contains(&format!("process {}", running.pid())),
+        "{page}"
+    );
+    drop(running);
+
+    place.admin_listen = "0.0.0.0:9443".to_owned();
+    let (code, said) = place.fail_to_start();
+    assert_ne!(code, 0);
+    assert!(said.contains("loopback"), "{said}");
+}
+
+#[test]
+fn a_json_log_is_one_object_a_line() {
+    let mut place = Place::new();
+    place.tables = "[log]\nformat = \"json\"\n".to_owned();
+    let running = place.start();
+    running.connect();
+    let log = place.log();
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    let listening = lines.iter().find(|line| line["message"] == "listening");
+    let listening = listening.unwrap_or_else(|| panic!("no such event in {log}"));
+    assert_eq!(listening["address"], place.address);
+    assert_eq!(listening["level"], "INFO");
 }

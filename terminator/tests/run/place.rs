@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -32,6 +32,8 @@ pub(crate) struct Place {
     pub(crate) top: String,
     /// `address` of the only listener.
     pub(crate) address: String,
+    /// `listen` of the admin interface.
+    pub(crate) admin_listen: String,
     /// Further lines of the configuration, in tables.
     pub(crate) tables: String,
     backend: SocketAddr,
@@ -48,6 +50,7 @@ impl Place {
         };
         let issued = authority.issue(&spec).expect("a leaf");
         let place = Self {
+            admin_listen: format!("unix:{}/run/admin.sock", directory.path().display()),
             directory,
             authority,
             top: "workers = 2\n".to_owned(),
@@ -79,11 +82,11 @@ impl Place {
     pub(crate) fn write_config(&self) -> PathBuf {
         let at = |name: &str| self.path(name).display().to_string();
         let text = format!(
-            "{}cache_dir = \"{}\"\n[admin]\nlisten = \"unix:{}\"\n[listen.public]\naddress = \"{}\"\n\
+            "{}cache_dir = \"{}\"\n[admin]\nlisten = \"{}\"\n[listen.public]\naddress = \"{}\"\n\
              [[site]]\nnames = \"{NAME}\"\ncert = \"{}\"\nkey = \"{}\"\nbackend = \"{}\"\n{}",
             self.top,
             at("cache"),
-            self.admin().display(),
+            self.admin_listen,
             self.address,
             at("leaf.pem"),
             at("leaf.key"),
@@ -128,7 +131,7 @@ impl Place {
     pub(crate) fn spawn(&self, command: &mut Command) -> Running {
         let mut running = Running {
             child: command.spawn().expect("started"),
-            admin: self.admin(),
+            admin: self.admin_listen.clone(),
             log: self.path("log"),
             root: self.authority.root().clone(),
         };
@@ -136,7 +139,7 @@ impl Place {
             if let Some(status) = running.child.try_wait().expect("our child") {
                 panic!("clinch ended with {status}:\n{}", self.log());
             }
-            (ask(&self.admin(), "GET", "/readyz")?.status == 200).then_some(())
+            (ask(&self.admin_listen, "GET", "/readyz")?.status == 200).then_some(())
         });
         running
     }
@@ -168,7 +171,7 @@ impl Place {
 /// A started process; killed when dropped.
 pub(crate) struct Running {
     child: Child,
-    admin: PathBuf,
+    admin: String,
     log: PathBuf,
     root: CertificateDer<'static>,
 }
@@ -269,21 +272,27 @@ pub(crate) struct Answer {
 }
 
 /// Makes one request to the admin socket; `None` when nobody answers.
-pub(crate) fn ask(socket: &Path, method: &str, path: &str) -> Option<Answer> {
+pub(crate) fn ask(admin: &str, method: &str, path: &str) -> Option<Answer> {
     exchange(
-        socket,
+        admin,
         &format!("{method} {path} HTTP/1.1\r\nHost: clinch\r\n\r\n"),
     )
 }
 
-/// Sends bytes to the admin socket and reads until it closes.
-pub(crate) fn exchange(socket: &Path, request: &str) -> Option<Answer> {
-    let mut stream = UnixStream::connect(socket).ok()?;
-    stream.set_read_timeout(Some(PROMPT)).ok()?;
-    // It may answer and close before it has read all.
-    let _ = stream.write_all(request.as_bytes());
-    let mut text = Vec::new();
-    let _ = stream.read_to_end(&mut text);
+/// Sends bytes to the admin interface and reads until it closes.
+pub(crate) fn exchange(admin: &str, request: &str) -> Option<Answer> {
+    let text = match admin.strip_prefix("unix:") {
+        Some(path) => {
+            let stream = UnixStream::connect(path).ok()?;
+            stream.set_read_timeout(Some(PROMPT)).ok()?;
+            talk(stream, request)
+        }
+        None => {
+            let stream = TcpStream::connect(admin).ok()?;
+            stream.set_read_timeout(Some(PROMPT)).ok()?;
+            talk(stream, request)
+        }
+    };
     let text = String::from_utf8_lossy(&text).into_owned();
     let (head, body) = text.split_once("\r\n\r\n")?;
     Some(Answer {
@@ -291,6 +300,14 @@ pub(crate) fn exchange(socket: &Path, request: &str) -> Option<Answer> {
         head: head.to_owned(),
         body: body.to_owned(),
     })
+}
+
+fn talk(mut stream: impl Read + Write, request: &str) -> Vec<u8> {
+    let mut text = Vec::new();
+    // It may answer and close before it has read all.
+    let _ = stream.write_all(request.as_bytes());
+    let _ = stream.read_to_end(&mut text);
+    text
 }
 
 /// Polls until `event` gives a value.

@@ -90,5 +90,5 @@ fn a_user_that_does_not_exist_prevents_the_start() {
         said.contains("no-such-user") && said.contains("useradd"),
         "{said}"
     );
-    assert!(ask(&place.admin(), "GET", "/healthz").is_none());
+    assert!(ask(&place.admin_listen, "GET", "/healthz").is_none());
 }

@@ -176,7 +176,10 @@ impl Starting {
         let admin = self.admin.take().map(|socket| {
             let control = self.control.handle();
             let server = Server::new(socket, Arc::clone(&self.instance), control);
-            tokio::spawn(server.run())
+            tokio::spawn(async move {
+                let Err(error) = server.run().await;
+                tracing::error!(%error, "the admin interface has ended; restart to get it back");
+            })
         });
         manager.status("asking OCSP responders before the first connection");
         let first = tokio::select! {

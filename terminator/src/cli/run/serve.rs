@@ -3,7 +3,6 @@
 //! It does not touch connections. It returns when all is over; an error says which part failed, so
 //! that the process ends with a code that makes the service manager start it again.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -29,7 +28,7 @@ pub(super) struct Served {
     pub(super) instance: Arc<Instance>,
     pub(super) workers: Vec<Worker>,
     /// The admin interface, if there is one.
-    pub(super) admin: Option<JoinHandle<io::Result<Infallible>>>,
+    pub(super) admin: Option<JoinHandle<()>>,
     pub(super) manager: Manager,
     /// How long connections may take to finish.
     pub(super) drain: Duration,
@@ -82,22 +81,21 @@ pub(super) async fn serve(
         ended: false,
     };
     served.instance.enter(Phase::Serving);
-    tokio::spawn(announce(
-        served.manager,
-        Arc::clone(&served.instance),
-        handle.clone(),
-    ));
-    let watchdog = tokio::spawn(keep_watchdog(
-        served.manager,
-        Arc::clone(&served.instance),
-        handle.clone(),
-    ));
+    let (manager, instance) = (served.manager, Arc::clone(&served.instance));
+    let told = handle.clone();
+    let manager_tasks = tokio::spawn(async move {
+        announce(manager, Arc::clone(&instance), told.clone()).await;
+        tokio::join!(
+            keep_status(manager, Arc::clone(&instance), told.clone()),
+            keep_watchdog(manager, instance, told),
+        );
+    });
     let outcome = served.until_told(&mut control, &handle, &signals).await;
     let outcome = match outcome {
         Ok(()) => served.drain(&mut control, &signals).await,
         Err(fault) => Err(fault),
     };
-    watchdog.abort();
+    manager_tasks.abort();
     served.end(control, &handle).await;
     outcome
 }
@@ -234,7 +232,21 @@ async fn reload(manager: Manager, instance: Arc<Instance>, control: Handle) {
 
 /// Tells the service manager that clients are served, and how.
 async fn announce(manager: Manager, instance: Arc<Instance>, control: Handle) {
-    let report = Report::of(&instance, control.status().await);
+    manager.ready(&in_one_line(&instance, &control).await);
+}
+
+/// Keeps the service manager's status line true: staples come, run out, and reloads are refused.
+async fn keep_status(manager: Manager, instance: Arc<Instance>, control: Handle) {
+    let mut due = interval(STATUS_TOLD);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        manager.status(&in_one_line(&instance, &control).await);
+    }
+}
+
+async fn in_one_line(instance: &Instance, control: &Handle) -> String {
+    let report = Report::of(instance, control.status().await);
     let sites = report.control.as_ref().map_or(0, |c| c.sites.len());
     let (stapled, wanted) = report.stapled_at(clock::now());
     let refused = report.control.and_then(|c| c.last_reload_error);
@@ -242,10 +254,10 @@ async fn announce(manager: Manager, instance: Arc<Instance>, control: Handle) {
         Some(_) => "; the last reload was refused, see the log",
         None => "",
     };
-    manager.ready(&format!(
+    format!(
         "serving {sites} sites with {} workers, {stapled} of {wanted} certificates stapled{note}",
         report.workers.len()
-    ));
+    )
 }
 
 /// Tells the watchdog that the process works: control answers and no worker has ended.
@@ -263,6 +275,9 @@ async fn keep_watchdog(manager: Manager, instance: Arc<Instance>, control: Handl
         }
     }
 }
+
+/// How old the service manager's status line may be.
+const STATUS_TOLD: Duration = Duration::from_secs(30);
 
 /// How long a dead worker goes unnoticed.
 const WORKERS_LOOKED_AT: Duration = Duration::from_millis(250);
