@@ -1,7 +1,7 @@
 //! The command line: reads the arguments and hands them to the command's module. Thin.
 //!
 //! A command is a module with an `Args` (its flags, its help with an example, its exit codes) and a
-//! `run` that takes them; it is entered in [`Command`] and in the match of [`Command::run`], and is
+//! `run` that takes them; it is entered in `Command` and in the match of `Command::run`, and is
 //! then in the help, the man page and the shell completions too. A `run` returns the exit code for
 //! outcomes that its help documents, and an error for what stopped it (printed with its causes,
 //! exit code 1). Wrong usage ends with exit code 2 before any `run` is called.
@@ -51,6 +51,7 @@ enum Command {
     Schema(schema::Args),
     Completions(completions::Args),
     Man(man::Args),
+    #[command(hide = true)]
     Egress(egress::Args),
 }
 

@@ -1,9 +1,9 @@
 //! The configuration file: raw TOML is parsed once into types that are valid by construction.
 //! Pure: no file is read, no name resolved, no path looked at.
 //!
-//! Three passes, each of which finds all that is wrong at its level: is it TOML ([`document`]), does
-//! it have the shape of the schema ([`shape`], from the structs of [`raw`]), does it make sense
-//! ([`build`]). The caller reads the file and shows the [`ConfigError`]; whether certificates and
+//! Three passes, each of which finds all that is wrong at its level: is it TOML (`document`), does
+//! it have the shape of the schema (`shape`, from the structs of `raw`), does it make sense
+//! (`build`). The caller reads the file and shows the [`ConfigError`]; whether certificates and
 //! sockets are there is for `control` to find out.
 
 mod build;

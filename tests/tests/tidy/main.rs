@@ -51,6 +51,19 @@ fn visit(folder: &Path, file: &mut impl FnMut(&Path)) {
     }
 }
 
+/// Every page of documentation, with its path from the root.
+fn pages() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    visit(&root(), &mut |path| {
+        if path.extension().is_some_and(|extension| extension == "md") {
+            let text = fs::read_to_string(path).expect("a page is text");
+            found.push((path.to_owned(), text));
+        }
+    });
+    assert!(found.len() > 5, "pages are found");
+    found
+}
+
 /// Fails with everything that is wrong, not with the first of it.
 fn assert_none(rule: &str, broken: Vec<String>) {
     assert!(broken.is_empty(), "{rule}:\n  {}\n", broken.join("\n  "));
@@ -162,6 +175,20 @@ fn nothing_is_left_for_later() {
         })
         .collect();
     assert_none("a body that is not written yet", broken);
+}
+
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    let mut broken = Vec::new();
+    for (path, text) in pages() {
+        let folder = path.parent().expect("a file has a folder");
+        for link in rules::local_links(&text) {
+            if !folder.join(link).exists() {
+                broken.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    assert_none("a link to nothing", broken);
 }
 
 #[test]

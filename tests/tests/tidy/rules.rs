@@ -171,6 +171,16 @@ pub(super) fn wrong_folders(found: &[String]) -> Vec<String> {
         .collect()
 }
 
+/// The targets of a page's links to other files of the repository, without their fragments.
+pub(super) fn local_links(page: &str) -> impl Iterator<Item = &str> {
+    let targets = page
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next());
+    let local = targets.filter(|target| !target.contains("://") && !target.starts_with('#'));
+    local.map(|target| target.split('#').next().unwrap_or(target))
+}
+
 const FOLDERS: [&str; 6] = [
     "terminator",
     "ebpf",
@@ -277,6 +287,13 @@ mod tests {
         assert!(!says_nothing(Path::new(
             "terminator/src/data/utility_meter.rs"
         )));
+    }
+
+    #[test]
+    fn links_to_files_are_told_from_the_others() {
+        let page = "[a](docs/A.md) and [b](B.md#part) but [c](https://c.example/) or [d](#here)";
+        let links: Vec<&str> = local_links(page).collect();
+        assert_eq!(links, ["docs/A.md", "B.md"]);
     }
 
     #[test]
