@@ -110,3 +110,81 @@ pub const DESCRIPTORS_PER_WORKER: u64 = 32;
 /// File descriptors of the process beside its workers: log, egress, files read at a reload, and
 /// the admin interface's [`ADMIN_CONNECTIONS`].
 pub const DESCRIPTORS_PER_PROCESS: u64 = 128;
+
+/// Fetches in flight at once at one responder; one while it is in trouble.
+pub const FETCHES_PER_RESPONDER: usize = 4;
+
+/// Before a responder that failed is asked again, for whichever certificate; doubled with each
+/// further failure.
+pub const RESPONDER_FIRST_REST: Duration = Duration::from_millis(500);
+
+/// Between two fetches from a responder that keeps failing, at most.
+pub const RESPONDER_LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// Between two fetches for a certificate whose staple still holds for long, at most.
+pub const LONGEST_RETRY: Duration = Duration::from_secs(3600);
+
+/// Between two fetches for a certificate without a staple, at most, in the first while. A responder
+/// that is down is spared by [`FETCHES_PER_RESPONDER`] and its rest.
+pub const LONGEST_UNSTAPLED_RETRY: Duration = Duration::from_secs(60);
+
+/// After a verified *revoked*: a hold may be lifted (RFC 5280 section 5.3.1).
+pub const REVOKED_RETRY: Duration = Duration::from_secs(3600);
+
+/// Largest certificate or key file taken, bytes. A chain of ten RSA certificates has 20 KiB.
+pub const CREDENTIAL_FILE_BYTES: u64 = 256 * 1024;
+
+/// For all backend names of a configuration together to be looked up.
+pub const BACKEND_LOOKUP_TIME: Duration = Duration::from_secs(10);
+
+/// Backend names looked up at once.
+pub const BACKEND_LOOKUPS: usize = 16;
+
+/// Addresses kept of one backend name.
+pub const BACKEND_ADDRESSES: usize = 64;
+
+/// Commands that wait for control; beyond, callers wait to hand theirs over.
+pub const CONTROL_COMMANDS: usize = 64;
+
+/// Staples that wait for the disk; beyond, they are not kept, which is counted.
+pub const CACHE_QUEUE: usize = 4096;
+
+/// At the end of the process, for the cache to be written out.
+pub const CACHE_FINISH_TIME: Duration = Duration::from_secs(2);
+
+/// Longest frame between control and the egress process, bytes.
+pub const EGRESS_FRAME_BYTES: usize = 64 * 1024;
+
+/// Largest piece of a body in one frame, bytes; leaves room for the frame's own fields.
+pub const EGRESS_CHUNK_BYTES: usize = 32 * 1024;
+
+/// Longest value of an HTTP header that is passed on, bytes; a longer one is left out.
+pub const EGRESS_HEADER_BYTES: usize = 1024;
+
+/// Status line and headers of an HTTP answer, bytes.
+pub const EGRESS_HEAD_BYTES: usize = 32 * 1024;
+
+/// Headers of an HTTP answer.
+pub const EGRESS_HEADERS: usize = 64;
+
+/// Addresses of one host that are tried at most.
+pub const EGRESS_ADDRESSES: usize = 8;
+
+/// Requests that the egress worker makes at once; above what control keeps in flight, so that only
+/// a mistake reaches it.
+pub const EGRESS_REQUESTS: usize = 2 * FETCHES_IN_FLIGHT;
+
+/// Frames between the egress worker's tasks and its socket; with full chunks, 1 MiB.
+pub const EGRESS_QUEUE: usize = 32;
+
+/// Host names that the egress worker looks up at once: the resolver of libc blocks a thread.
+pub const EGRESS_LOOKUPS: usize = 64;
+
+/// File descriptors of the egress worker: sockets of all requests, several addresses each.
+pub const EGRESS_FILES: u64 = 2048;
+
+/// Beyond a request's own deadline, for the worker's answer to arrive.
+pub const EGRESS_GRACE: Duration = Duration::from_secs(1);
+
+/// Between two starts of an egress process or worker that keeps dying, at most.
+pub const EGRESS_LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -12,6 +12,7 @@ use super::fetch::{self, Answer, Failure, Question};
 use super::keeper::Work;
 use super::{reload, schedule};
 use crate::clock;
+use crate::limits::REVOKED_RETRY;
 use crate::ocsp::{Refusal, VerifiedStaple};
 use crate::snapshot::{CertificateIndex, SlotState};
 
@@ -116,7 +117,7 @@ impl Control {
                 certificate = name,
                 "a response from before the revocation is not taken"
             );
-            let again = now + schedule::REVOKED_RETRY;
+            let again = now + REVOKED_RETRY;
             self.book.queue.schedule(certificate, again);
             return None;
         }
@@ -173,7 +174,7 @@ impl Control {
             last_error: Some(format!("revoked by the CA since {since}")),
             revoked_at: Some(revoked_at),
         };
-        let again = now + schedule::REVOKED_RETRY;
+        let again = now + REVOKED_RETRY;
         self.book.queue.schedule(certificate, again);
         self.assign(Work::Remove(leaf.fingerprint));
         Some(SlotState::Revoked)
@@ -227,7 +228,7 @@ impl Control {
             let now = clock::now();
             self.book.queue.finished(certificate, true, now);
             self.book.unsettled.remove(&certificate);
-            let again = now + schedule::REVOKED_RETRY;
+            let again = now + REVOKED_RETRY;
             self.book.queue.schedule(certificate, again);
         }
     }

@@ -107,7 +107,10 @@ impl Book {
         }
         let certificate = CertificateIndex::try_from(index).expect("as many as the table");
         self.tracks[index] = kept.track.clone();
-        self.queue.schedule(certificate, kept.due.unwrap_or(now));
+        // Whoever reloads after trouble wants to know whether it is over.
+        let troubled = kept.track.failures > 0 || kept.track.revoked_at.is_some();
+        let due = kept.due.filter(|_| !troubled).unwrap_or(now);
+        self.queue.schedule(certificate, due);
         let SlotState::Stapled(staple) = &kept.state else {
             return match kept.state {
                 SlotState::Revoked => SlotState::Revoked,

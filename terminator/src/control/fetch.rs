@@ -73,6 +73,16 @@ impl Failure {
             Self::Fetch(FetchError::Gone | FetchError::Silent | FetchError::Busy { .. }) => {
                 Trouble::Egress
             }
+            Self::Fetch(
+                FetchError::Url { .. }
+                | FetchError::Scheme { .. }
+                | FetchError::RequestTooLarge { .. },
+            )
+            | Self::Refused(
+                Refusal::NotTheIssuer
+                | Refusal::Certificate { .. }
+                | Refusal::Unsuccessful(Unsuccessful::SigRequired),
+            ) => Trouble::Lasting,
             Self::Refused(Refusal::Unsuccessful(Unsuccessful::TryLater)) => Trouble::TryLater,
             Self::Refused(Refusal::Unsuccessful(Unsuccessful::Unauthorized) | Refusal::Unknown) => {
                 Trouble::NotKnownYet

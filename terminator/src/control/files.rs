@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
+use crate::limits::CREDENTIAL_FILE_BYTES;
+
 /// Why a file was not taken.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FileError {
@@ -28,7 +30,7 @@ pub(super) enum FileError {
     #[error("{} is not a regular file; name the file itself in the configuration", .0.display())]
     NotAFile(PathBuf),
     /// Larger than any certificate chain or key.
-    #[error("{} is larger than {MAX_BYTES} bytes; it cannot be a certificate or a key", .0.display())]
+    #[error("{} is larger than {CREDENTIAL_FILE_BYTES} bytes; it cannot be a certificate or a key", .0.display())]
     TooLarge(PathBuf),
     /// A key that others can read or change.
     #[error(
@@ -82,7 +84,7 @@ pub(super) fn read_key(path: &Path, owners: &[u32]) -> Result<Zeroizing<Vec<u8>>
         return Err(FileError::Foreign { path, uid });
     }
     // Sized once: a growing buffer would leave copies of the key behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES as usize + 1));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(CREDENTIAL_FILE_BYTES as usize + 1));
     read(path, &mut file, &mut bytes)?;
     Ok(bytes)
 }
@@ -113,20 +115,17 @@ fn open(path: &Path) -> Result<(File, std::fs::Metadata), FileError> {
 }
 
 fn read(path: &Path, file: &mut File, bytes: &mut Vec<u8>) -> Result<(), FileError> {
-    file.take(MAX_BYTES + 1)
+    file.take(CREDENTIAL_FILE_BYTES + 1)
         .read_to_end(bytes)
         .map_err(|reason| FileError::System {
             path: path.to_owned(),
             reason,
         })?;
-    if bytes.len() as u64 > MAX_BYTES {
+    if bytes.len() as u64 > CREDENTIAL_FILE_BYTES {
         return Err(FileError::TooLarge(path.to_owned()));
     }
     Ok(())
 }
-
-/// Largest certificate or key file taken, bytes. A chain of ten RSA certificates has 20 KiB.
-const MAX_BYTES: u64 = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -195,7 +194,7 @@ mod tests {
         let path = directory.path().join("absent");
         assert!(matches!(read_chain(&path), Err(FileError::Absent(_))));
         let path = directory.path().join("large");
-        fs::write(&path, vec![b'x'; MAX_BYTES as usize + 1]).expect("written");
+        fs::write(&path, vec![b'x'; CREDENTIAL_FILE_BYTES as usize + 1]).expect("written");
         assert!(matches!(read_chain(&path), Err(FileError::TooLarge(_))));
     }
 }

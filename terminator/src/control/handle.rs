@@ -4,6 +4,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::reload::{ReloadError, ReloadReport};
 use super::status::Status;
+use crate::limits::CONTROL_COMMANDS;
 
 /// Talks to a [`super::Control`] from other tasks. Its answers come only while
 /// [`super::Control::first_fetch`] or [`super::Control::run`] is polled.
@@ -22,7 +23,7 @@ pub(super) enum Command {
 impl Handle {
     /// A handle, and control's end of it.
     pub(super) fn new() -> (Self, mpsc::Receiver<Command>) {
-        let (commands, received) = mpsc::channel(QUEUED_COMMANDS);
+        let (commands, received) = mpsc::channel(CONTROL_COMMANDS);
         (Self { commands }, received)
     }
 
@@ -48,6 +49,3 @@ impl Handle {
         self.commands.closed().await;
     }
 }
-
-/// Commands that wait for control; beyond, callers wait to hand theirs over.
-const QUEUED_COMMANDS: usize = 64;

@@ -3,12 +3,13 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 
 use super::cache::{Cache, CacheError};
 use crate::certificate::Fingerprint;
+use crate::limits::{CACHE_FINISH_TIME, CACHE_QUEUE};
 use crate::ocsp::VerifiedStaple;
 
 /// The cache with its writer. What it could not do is told by [`Keeper::failure`].
@@ -31,8 +32,8 @@ pub(super) enum Work {
 impl Keeper {
     /// Starts the writer. Must be called within a tokio runtime.
     pub(super) fn start(cache: Cache) -> Self {
-        let (work, mut assigned) = mpsc::channel(QUEUED_WORK);
-        let (failed, failures) = mpsc::channel(QUEUED_WORK);
+        let (work, mut assigned) = mpsc::channel(CACHE_QUEUE);
+        let (failed, failures) = mpsc::channel(CACHE_QUEUE);
         let writer = cache.clone();
         // One thread, so that a staple and its removal keep their order.
         tokio::task::spawn_blocking(move || {
@@ -81,17 +82,14 @@ impl Keeper {
         } = self;
         drop(work);
         let drained = async { while failures.recv().await.is_some() {} };
-        if tokio::time::timeout(LONGEST_FINISH, drained).await.is_err() {
+        if tokio::time::timeout(CACHE_FINISH_TIME, drained)
+            .await
+            .is_err()
+        {
             tracing::warn!(
                 event = "cache_unfinished",
-                "the staple cache was not written out in {LONGEST_FINISH:?}"
+                "the staple cache was not written out in {CACHE_FINISH_TIME:?}"
             );
         }
     }
 }
-
-/// Staples that wait for the disk; small, since a whole start's staples may come within a second.
-const QUEUED_WORK: usize = 4096;
-
-/// At the end of the process.
-const LONGEST_FINISH: Duration = Duration::from_secs(2);

@@ -89,6 +89,8 @@ pub struct Control {
     reloads: Reloads,
     handle: Handle,
     commands: mpsc::Receiver<Command>,
+    /// The wall clock and one that nobody sets, read together.
+    clocks: (SystemTime, Instant),
     ending: bool,
 }
 
@@ -191,6 +193,7 @@ impl Control {
             reloads: Reloads::default(),
             handle,
             commands,
+            clocks: (clock::now(), Instant::now()),
             ending: false,
         };
         for warning in control.tend() {
@@ -277,6 +280,25 @@ impl Control {
         }
         self.publisher.prune();
         self.rotate_tickets();
+        self.mind_the_clock();
+    }
+
+    /// Due times are instants of the wall clock, as validities are. A clock that was ahead at boot
+    /// and then set right must not leave them in a distant future.
+    fn mind_the_clock(&mut self) {
+        let (wall, steady) = self.clocks;
+        self.clocks = (clock::now(), Instant::now());
+        let expected = wall + self.clocks.1.duration_since(steady);
+        if let Ok(back) = expected.duration_since(self.clocks.0)
+            && back > CLOCK_STEP
+        {
+            tracing::warn!(
+                event = "clock_set_back",
+                seconds = back.as_secs(),
+                "the clock of this machine was set back; refreshes are planned anew"
+            );
+            self.book.queue.clock_set_back(back);
+        }
     }
 
     /// At most a second: the wall clock may be set, and old snapshots are to be dropped.
@@ -420,7 +442,8 @@ impl Control {
             .subjects
             .iter()
             .flat_map(|subject| [subject.files.cert.clone(), subject.files.key.clone()]);
-        self.watch.add(files)
+        let config = std::iter::once(self.config_path.clone());
+        self.watch.follow(files.chain(config))
     }
 
     /// Hands work to the keeper, if there is a cache.
@@ -468,6 +491,9 @@ fn slots(since: u64, states: Vec<SlotState>) -> imbl::Vector<Slot> {
 fn holds(slot: &Slot, at: SystemTime) -> bool {
     matches!(&slot.state, SlotState::Stapled(staple) if at < staple.not_after())
 }
+
+/// A step back of the clock that matters.
+const CLOCK_STEP: Duration = Duration::from_secs(30);
 
 const TICK: Duration = Duration::from_secs(1);
 

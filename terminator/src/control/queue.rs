@@ -10,7 +10,9 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
-use crate::limits::FETCHES_IN_FLIGHT;
+use crate::limits::{
+    FETCHES_IN_FLIGHT, FETCHES_PER_RESPONDER, RESPONDER_FIRST_REST, RESPONDER_LONGEST_REST,
+};
 use crate::snapshot::CertificateIndex;
 
 /// What is to be asked, and when.
@@ -109,10 +111,25 @@ impl Queue {
             responder.failures = 0;
             responder.resting_until = None;
         } else {
-            let rest = FIRST_REST.saturating_mul(1 << responder.failures.min(10));
+            let rest = RESPONDER_FIRST_REST.saturating_mul(1 << responder.failures.min(10));
             responder.failures = responder.failures.saturating_add(1);
-            responder.resting_until = Some(now + rest.min(LONGEST_REST));
+            responder.resting_until = Some(now + rest.min(RESPONDER_LONGEST_REST));
         }
+    }
+
+    /// The wall clock was set back by this much: what was due later than it should be is due as much
+    /// earlier.
+    pub(super) fn clock_set_back(&mut self, by: Duration) {
+        for at in self.at.iter_mut().flatten() {
+            *at -= by;
+        }
+        for responder in &mut self.responders {
+            responder.resting_until = None;
+        }
+        let due = std::mem::take(&mut self.due).into_iter();
+        self.due = due
+            .map(|Reverse((at, certificate))| Reverse((at - by, certificate)))
+            .collect();
     }
 
     /// Hands what is due to the responders' own queues.
@@ -132,21 +149,16 @@ impl Queue {
 
 impl Responder {
     fn may_be_asked(&self, now: SystemTime) -> bool {
-        let turns = if self.failures == 0 { PER_RESPONDER } else { 1 };
+        let turns = if self.failures == 0 {
+            FETCHES_PER_RESPONDER
+        } else {
+            1
+        };
         !self.waiting.is_empty()
             && self.in_flight < turns
             && self.resting_until.is_none_or(|until| until <= now)
     }
 }
-
-/// Questions at once to one responder.
-const PER_RESPONDER: usize = 4;
-
-/// Before a responder that failed is asked again, by whichever certificate; doubled with each
-/// further failure.
-const FIRST_REST: Duration = Duration::from_millis(500);
-
-const LONGEST_REST: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -186,7 +198,7 @@ mod tests {
         hosts.push("quick");
         let mut queue = queue(&hosts);
         let started = all(&mut queue, at(1000));
-        assert_eq!(started.len(), PER_RESPONDER + 1);
+        assert_eq!(started.len(), FETCHES_PER_RESPONDER + 1);
         assert!(started.contains(&100));
         queue.finished(0, true, at(1000));
         assert_eq!(all(&mut queue, at(1000)), [4]);
@@ -195,7 +207,7 @@ mod tests {
     #[test]
     fn a_responder_in_trouble_is_asked_one_question_at_a_time_after_a_rest() {
         let mut queue = queue(&["a"; 10]);
-        assert_eq!(all(&mut queue, at(10)).len(), PER_RESPONDER);
+        assert_eq!(all(&mut queue, at(10)).len(), FETCHES_PER_RESPONDER);
         for certificate in 0..4 {
             queue.finished(certificate, false, at(10));
         }
@@ -212,6 +224,16 @@ mod tests {
         assert!(all(&mut queue, at(50)).is_empty());
         assert_eq!(all(&mut queue, at(100)), [0]);
         assert!(all(&mut queue, at(200)).is_empty());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_put_anything_off() {
+        let mut queue = queue(&["a", "b"]);
+        queue.schedule(0, at(100_000));
+        queue.schedule(1, at(100_010));
+        queue.clock_set_back(Duration::from_secs(90_000));
+        assert_eq!(all(&mut queue, at(10_005)), [0]);
+        assert_eq!(all(&mut queue, at(10_010)), [1]);
     }
 
     proptest! {

@@ -4,13 +4,14 @@
 //! Reading happens on a thread of its own ([`gather`]), so that refreshes go on meanwhile; putting
 //! it in place ([`compare`], and control's own adopting) happens between two events of control.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::cache::Cache;
 use super::load::{self, LoadError, Loaded, Subject};
-use crate::certificate::Identity;
+use crate::certificate::{Fingerprint, Identity};
 use crate::clock;
 use crate::config::{Config, ConfigError, Listener, Ocsp};
 use crate::ocsp::{self, Policy, Refusal, VerifiedStaple};
@@ -122,20 +123,21 @@ pub(super) fn gather_from(
 ) -> Result<Gathered, LoadError> {
     let at = clock::now();
     let loaded = load::load(&config, epoch, kept, at)?;
-    let known = |identity: &Identity| {
-        kept.is_some_and(|kept| {
-            let fingerprint = identity.leaf.fingerprint;
-            let mut certificates = kept.certificates.iter();
-            certificates.any(|c| c.identity.leaf.fingerprint == fingerprint)
-        })
-    };
+    let known: HashSet<Fingerprint> = kept
+        .iter()
+        .flat_map(|kept| &kept.certificates)
+        .map(|certificate| certificate.identity.leaf.fingerprint)
+        .collect();
     let cached = loaded
         .table
         .certificates
         .iter()
         .zip(&loaded.subjects)
         .map(|(certificate, subject)| match cache {
-            Some(cache) if subject.plan.is_ok() && !known(&certificate.identity) => {
+            Some(cache)
+                if subject.plan.is_ok()
+                    && !known.contains(&certificate.identity.leaf.fingerprint) =>
+            {
                 look_up(cache, &certificate.identity, subject, at)
             }
             _ => Cached::Nothing,

@@ -7,7 +7,9 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use crate::limits::{BACKEND_ADDRESSES, BACKEND_LOOKUP_TIME, BACKEND_LOOKUPS};
 
 /// Addresses of a `host:port`, or why there are none, in words.
 pub(super) type Resolved = Result<Vec<SocketAddr>, String>;
@@ -25,7 +27,7 @@ pub(super) fn resolve<'a>(hosts: impl Iterator<Item = &'a str>) -> HashMap<Strin
             names.push_back(host.to_owned());
         }
         let unanswered = Err(format!(
-            "looking it up took longer than {MAX_WAIT:?}; check DNS on this machine"
+            "looking it up took longer than {BACKEND_LOOKUP_TIME:?}; check DNS on this machine"
         ));
         found.insert(
             host.to_owned(),
@@ -34,7 +36,7 @@ pub(super) fn resolve<'a>(hosts: impl Iterator<Item = &'a str>) -> HashMap<Strin
     }
     let expected = names.len();
     let answers = look_up(names);
-    let deadline = Instant::now() + MAX_WAIT;
+    let deadline = Instant::now() + BACKEND_LOOKUP_TIME;
     for _ in 0..expected {
         let left = deadline.saturating_duration_since(Instant::now());
         let Ok((host, resolved)) = answers.recv_timeout(left) else {
@@ -48,7 +50,7 @@ pub(super) fn resolve<'a>(hosts: impl Iterator<Item = &'a str>) -> HashMap<Strin
 /// The resolver of libc blocks and cannot be interrupted: it gets threads of its own, which end
 /// when it does, at the latest after its own time-outs.
 fn look_up(names: VecDeque<String>) -> mpsc::Receiver<(String, Resolved)> {
-    let threads = names.len().min(MAX_THREADS);
+    let threads = names.len().min(BACKEND_LOOKUPS);
     let names = Arc::new(Mutex::new(names));
     let (sender, answers) = mpsc::channel();
     for _ in 0..threads {
@@ -76,21 +78,12 @@ fn addresses(host: &str) -> Resolved {
         .map_err(|error| format!("{error}; correct the name, or check DNS on this machine"))?
         .collect();
     addresses.dedup();
-    addresses.truncate(MAX_ADDRESSES);
+    addresses.truncate(BACKEND_ADDRESSES);
     if addresses.is_empty() {
         return Err("it has no address".to_owned());
     }
     Ok(addresses)
 }
-
-/// For all names of a configuration together.
-const MAX_WAIT: Duration = Duration::from_secs(10);
-
-/// Names looked up at once.
-const MAX_THREADS: usize = 16;
-
-/// Addresses kept of one name.
-const MAX_ADDRESSES: usize = 64;
 
 #[cfg(test)]
 mod tests {

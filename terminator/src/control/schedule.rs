@@ -5,6 +5,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::limits::{LONGEST_RETRY, LONGEST_UNSTAPLED_RETRY};
+
 /// The validity of a staple, as far as the schedule cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Validity {
@@ -25,6 +27,8 @@ pub(super) enum Trouble {
     NotKnownYet,
     /// The responder asked for patience.
     TryLater,
+    /// Time alone will not mend it: the URL, the certificates, or what the responder wants.
+    Lasting,
     /// The egress process went away, which says nothing about the responder.
     Egress,
 }
@@ -74,18 +78,17 @@ pub(super) fn retry_after(
         Trouble::Ordinary => doublings(FIRST_RETRY, 1),
         Trouble::NotKnownYet => doublings(UNKNOWN_RETRY, UNKNOWN_RETRIES),
         Trouble::TryLater => doublings(BUSY_RETRY, 1),
+        Trouble::Lasting => return LONGEST_RETRY.mul_f64(0.75 + 0.25 * dice),
         Trouble::Egress => doublings(EGRESS_RETRY, 1).min(LONGEST_EGRESS_RETRY),
     };
     let longest = match left {
         // An eighth of what is left: ever more urgent, and still several attempts before the end.
         Some(left) => (left / 8).clamp(SHORTEST_PAUSE, LONGEST_RETRY),
-        None => LONGEST_UNSTAPLED_RETRY,
+        None if failures < PATIENCE => LONGEST_UNSTAPLED_RETRY,
+        None => 5 * LONGEST_UNSTAPLED_RETRY,
     };
     wait.min(longest).mul_f64(0.75 + 0.5 * dice)
 }
-
-/// After a verified *revoked*: a hold may be lifted (RFC 5280 section 5.3.1).
-pub(super) const REVOKED_RETRY: Duration = Duration::from_secs(3600);
 
 /// Where the responder names no nextUpdate.
 const WITHOUT_NEXT_UPDATE: Duration = Duration::from_secs(12 * 3600);
@@ -104,17 +107,14 @@ const LONGEST_FLOOR: Duration = Duration::from_secs(60);
 /// Soon, because at boot the network is often only seconds away.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
-const LONGEST_RETRY: Duration = Duration::from_secs(3600);
-
-/// While there is nothing to staple. A responder that is down is spared by the queue, which asks it
-/// one question at a time.
-const LONGEST_UNSTAPLED_RETRY: Duration = Duration::from_secs(60);
-
 /// Responders learn of a new certificate within minutes.
 const UNKNOWN_RETRY: Duration = Duration::from_secs(30);
 
 /// Attempts at that pace before it slows down.
 const UNKNOWN_RETRIES: u32 = 10;
+
+/// Failures in a row after which a certificate without a staple is no longer worth a minute's pace.
+const PATIENCE: u32 = 30;
 
 const BUSY_RETRY: Duration = Duration::from_secs(60);
 

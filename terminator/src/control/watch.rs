@@ -4,7 +4,7 @@
 //! the files themselves are compared, so that a neighbour's change causes nothing. It reads no file.
 //! The caller reloads when [`Watch::settled`] says so; signals and `clinch reload` work without it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +20,8 @@ pub(super) struct Watch {
     watcher: Option<RecommendedWatcher>,
     events: mpsc::Receiver<()>,
     files: HashMap<PathBuf, Option<Trace>>,
+    /// Where they are.
+    directories: HashSet<PathBuf>,
     /// When something happened, and when it last did.
     stir: Option<(Instant, Instant)>,
 }
@@ -55,39 +57,40 @@ impl Watch {
             watcher,
             events,
             files: HashMap::new(),
+            directories: HashSet::new(),
             stir: None,
         };
-        warnings.extend(watch.add(files));
+        warnings.extend(watch.follow(files));
         (watch, warnings)
     }
 
-    /// Watches further files.
-    pub(super) fn add(&mut self, files: impl Iterator<Item = PathBuf>) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let mut directories: Vec<PathBuf> = Vec::new();
+    /// Watches these files instead. Of those that were watched before, the last look counts, so that
+    /// a change since then is not missed.
+    pub(super) fn follow(&mut self, files: impl Iterator<Item = PathBuf>) -> Vec<String> {
+        let mut before = std::mem::take(&mut self.files);
+        let mut directories = HashSet::new();
         for file in files {
-            let directory = match file.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-                _ => PathBuf::from("."),
-            };
-            directories.push(directory);
-            let trace = Trace::of(&file);
+            directories.insert(directory_of(&file));
+            let trace = before.remove(&file).unwrap_or_else(|| Trace::of(&file));
             self.files.insert(file, trace);
         }
-        directories.sort_unstable();
-        directories.dedup();
         let Some(watcher) = &mut self.watcher else {
-            return warnings;
+            return Vec::new();
         };
-        for directory in directories {
-            // Watching a directory twice replaces the first watch.
-            if let Err(error) = watcher.watch(&directory, RecursiveMode::NonRecursive) {
+        for gone in self.directories.difference(&directories) {
+            // The directory may not exist any more, and then is not watched either.
+            let _ = watcher.unwatch(gone);
+        }
+        let mut warnings = Vec::new();
+        for new in directories.difference(&self.directories) {
+            if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
                 warnings.push(format!(
                     "changes in {} are not noticed ({error}); use `clinch reload` or SIGHUP",
-                    directory.display()
+                    new.display()
                 ));
             }
         }
+        self.directories = directories;
         warnings
     }
 
@@ -141,6 +144,13 @@ impl Trace {
             size: metadata.size(),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
+    }
+}
+
+fn directory_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
     }
 }
 

@@ -18,6 +18,7 @@ use super::protocol::{
     FetchError, FrameError, FromWorker, Head, Request, Response, ToWorker, decode, encode,
 };
 use super::socket::{self, FrameSocket};
+use crate::limits::{EGRESS_GRACE, EGRESS_LONGEST_PAUSE};
 use crate::sys::privileges::{self, Account, PrivilegeError};
 
 /// A running egress process. Clones share it; it ends with the last of them.
@@ -97,7 +98,7 @@ impl Client {
     /// Makes one request. Ends soon after [`Request::deadline`] at the latest, whatever the process
     /// does.
     pub async fn fetch(&self, request: Request) -> Result<Response, FetchError> {
-        let patience = request.deadline + GRACE;
+        let patience = request.deadline + EGRESS_GRACE;
         let limit = request.limit;
         let (done, answer) = oneshot::channel();
         let (id, socket) = {
@@ -341,7 +342,7 @@ async fn watch_over(plan: Plan, mut running: Running, shared: Arc<Shared>) {
         );
         running = loop {
             tokio::time::sleep(pause).await;
-            pause = (2 * pause).min(LONGEST_PAUSE);
+            pause = (2 * pause).min(EGRESS_LONGEST_PAUSE);
             match plan.start() {
                 Ok(running) => break running,
                 Err(error @ (LaunchError::NotRoot { .. } | LaunchError::User(_))) => {
@@ -383,11 +384,5 @@ async fn read_frames(socket: &FrameSocket, shared: &Shared) -> bool {
 /// egress process may not look (proc(5)).
 pub const SELF: &str = "/proc/self/exe";
 
-/// Beyond a request's own deadline, for the worker's answer to arrive.
-const GRACE: Duration = Duration::from_secs(1);
-
 /// Before a lost process is started again for the first time; doubled each time after.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-
-/// Between starts at most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -18,13 +18,16 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use url::Url;
 
-use super::protocol::{CHUNK_BYTES, FetchError, HEADER_BYTES, Head, Method, Request, Stage};
+use super::protocol::{FetchError, Head, Method, Request, Stage};
+use crate::limits::{
+    EGRESS_ADDRESSES, EGRESS_CHUNK_BYTES, EGRESS_HEAD_BYTES, EGRESS_HEADER_BYTES, EGRESS_HEADERS,
+};
 
 /// Takes an answer in pieces. An error means that nobody wants the rest.
 pub(super) trait Sink: Send {
     /// Status and headers.
     fn head(&mut self, head: Head) -> impl Future<Output = ()> + Send;
-    /// At most [`CHUNK_BYTES`] of the body.
+    /// At most [`EGRESS_CHUNK_BYTES`] of the body.
     fn chunk(&mut self, bytes: &[u8]) -> impl Future<Output = ()> + Send;
 }
 
@@ -38,8 +41,8 @@ pub(super) async fn perform(request: Request, sink: &mut impl Sink) -> Result<()
         .cover(Stage::Connect, connect(&target, addresses))
         .await??;
     let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
+        .max_buf_size(EGRESS_HEAD_BYTES)
+        .max_headers(EGRESS_HEADERS)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(broken)?;
@@ -82,7 +85,7 @@ async fn pass_body(
         if total > limit {
             return Err(FetchError::TooLarge { limit });
         }
-        for piece in data.chunks(CHUNK_BYTES) {
+        for piece in data.chunks(EGRESS_CHUNK_BYTES) {
             sink.chunk(piece).await;
         }
     }
@@ -196,7 +199,7 @@ impl Target {
 }
 
 /// Alternates address families in the order in which the resolver preferred them (RFC 8305
-/// section 4), and drops what exceeds [`MAX_ADDRESSES`].
+/// section 4), and drops what exceeds [`EGRESS_ADDRESSES`].
 fn interleave(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let mut first = Vec::new();
     let mut second = Vec::new();
@@ -215,7 +218,7 @@ fn interleave(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
         }
         ordered.extend(a.into_iter().chain(b));
     }
-    ordered.truncate(MAX_ADDRESSES);
+    ordered.truncate(EGRESS_ADDRESSES);
     ordered
 }
 
@@ -268,7 +271,7 @@ fn head_of(answer: &hyper::Response<Incoming>) -> Head {
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     let value = headers.get(name)?.to_str().ok()?;
-    (value.len() <= HEADER_BYTES).then(|| value.to_owned())
+    (value.len() <= EGRESS_HEADER_BYTES).then(|| value.to_owned())
 }
 
 fn broken(error: hyper::Error) -> FetchError {
@@ -285,15 +288,6 @@ const USER_AGENT: &str = concat!("clinch/", env!("CARGO_PKG_VERSION"));
 
 /// Before the next address is tried beside one that has not answered (RFC 8305 section 8).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-
-/// Addresses of one host that are tried at most.
-const MAX_ADDRESSES: usize = 8;
-
-/// Status line and headers of an answer, bytes.
-const MAX_HEAD_BYTES: usize = 32 * 1024;
-
-/// Headers of an answer.
-const MAX_HEADERS: usize = 64;
 
 #[cfg(test)]
 mod tests {

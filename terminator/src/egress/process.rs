@@ -14,6 +14,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 
 use super::client::SELF;
 use super::worker;
+use crate::limits::{EGRESS_FILES, EGRESS_LONGEST_PAUSE, EGRESS_LOOKUPS};
 use crate::sys::privileges::{self, Account, PrivilegeError};
 
 /// Which of the two processes this is.
@@ -93,14 +94,14 @@ fn monitor() -> Result<ExitCode, ProcessError> {
             pause = FIRST_PAUSE;
         }
         thread::sleep(pause);
-        pause = (2 * pause).min(LONGEST_PAUSE);
+        pause = (2 * pause).min(EGRESS_LONGEST_PAUSE);
     }
 }
 
 fn work() -> Result<ExitCode, ProcessError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(RESOLVER_THREADS)
+        .max_blocking_threads(EGRESS_LOOKUPS)
         .build()
         .map_err(system("building the runtime"))?;
     let socket = std::io::stdin()
@@ -120,8 +121,8 @@ fn confine() -> Result<(), ProcessError> {
     privileges::forbid_new_privileges()?;
     privileges::forbid_core_dumps()?;
     let files = Rlimit {
-        current: Some(MAX_FILES),
-        maximum: Some(MAX_FILES),
+        current: Some(EGRESS_FILES),
+        maximum: Some(EGRESS_FILES),
     };
     rustix::process::setrlimit(Resource::Nofile, files)
         .map_err(|errno| system("limiting open files")(errno.into()))
@@ -141,14 +142,5 @@ fn system(step: &'static str) -> impl Fn(std::io::Error) -> ProcessError {
 /// Before a dead worker is replaced for the first time; doubled each time after.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Between replacements at most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
 /// A worker that lived this long did not die of starting.
 const STABLE: Duration = Duration::from_secs(30);
-
-/// Sockets of all requests, with several addresses each tried at once.
-const MAX_FILES: u64 = 1024;
-
-/// Host names looked up at once: the resolver of libc blocks a thread.
-const RESOLVER_THREADS: usize = 64;

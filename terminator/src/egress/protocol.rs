@@ -1,6 +1,6 @@
 //! What control and the egress process say to each other.
 //!
-//! One frame is one message of a `SOCK_SEQPACKET` socket pair, at most [`FRAME_BYTES`] long, encoded
+//! One frame is one message of a `SOCK_SEQPACKET` socket pair, at most [`EGRESS_FRAME_BYTES`] long, encoded
 //! with postcard. A request fits one frame; an answer is a head, then chunks of the body, then an
 //! end, so that a body may be larger than a frame; or, at any point, a failure. Frames of different
 //! requests interleave. Both ends are the same program, so the encoding carries no version.
@@ -13,14 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest frame, bytes.
-pub const FRAME_BYTES: usize = 64 * 1024;
-
-/// Largest piece of a body in one frame, bytes; leaves room for the frame's own fields.
-pub(super) const CHUNK_BYTES: usize = 32 * 1024;
-
-/// Longest header value that is passed on, bytes; a longer one is left out.
-pub(super) const HEADER_BYTES: usize = 1024;
+use crate::limits::EGRESS_FRAME_BYTES;
 
 /// One HTTP request to be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,7 +113,9 @@ pub enum FetchError {
         scheme: String,
     },
     /// The request is longer than a frame.
-    #[error("the request takes {bytes} bytes, more than the {FRAME_BYTES} that are possible")]
+    #[error(
+        "the request takes {bytes} bytes, more than the {EGRESS_FRAME_BYTES} that are possible"
+    )]
     RequestTooLarge {
         /// Its length.
         bytes: usize,
@@ -205,7 +200,7 @@ pub(super) enum FromWorker {
     Chunk {
         /// Of the request.
         id: u64,
-        /// At most [`CHUNK_BYTES`].
+        /// At most [`EGRESS_CHUNK_BYTES`].
         bytes: Vec<u8>,
     },
     /// The answer is whole.
@@ -225,8 +220,8 @@ pub(super) enum FromWorker {
 /// A frame that cannot be sent or was not understood.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FrameError {
-    /// Longer than [`FRAME_BYTES`].
-    #[error("a frame of {bytes} bytes is longer than {FRAME_BYTES}")]
+    /// Longer than [`EGRESS_FRAME_BYTES`].
+    #[error("a frame of {bytes} bytes is longer than {EGRESS_FRAME_BYTES}")]
     TooLong {
         /// Its length.
         bytes: usize,
@@ -239,7 +234,7 @@ pub(super) enum FrameError {
 /// Encodes one frame.
 pub(super) fn encode<T: Serialize>(frame: &T) -> Result<Vec<u8>, FrameError> {
     let bytes = postcard::to_stdvec(frame)?;
-    if bytes.len() > FRAME_BYTES {
+    if bytes.len() > EGRESS_FRAME_BYTES {
         return Err(FrameError::TooLong { bytes: bytes.len() });
     }
     Ok(bytes)
@@ -255,12 +250,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::limits::EGRESS_CHUNK_BYTES;
 
     #[test]
     fn a_full_chunk_fits_a_frame() {
         let chunk = FromWorker::Chunk {
             id: u64::MAX,
-            bytes: vec![0xff; CHUNK_BYTES],
+            bytes: vec![0xff; EGRESS_CHUNK_BYTES],
         };
         let frame = encode(&chunk).expect("fits");
         assert_eq!(decode::<FromWorker>(&frame).expect("decodes"), chunk);
@@ -269,7 +265,7 @@ mod tests {
     #[test]
     fn a_request_longer_than_a_frame_is_not_encoded() {
         let request = Request {
-            url: "u".repeat(FRAME_BYTES),
+            url: "u".repeat(EGRESS_FRAME_BYTES),
             method: Method::Get,
             accept: String::new(),
             deadline: Duration::from_secs(1),

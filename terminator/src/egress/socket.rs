@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 use tokio::net::UnixDatagram;
 
-use super::protocol::FRAME_BYTES;
+use crate::limits::EGRESS_FRAME_BYTES;
 
 /// One end of the pair.
 ///
@@ -42,7 +42,7 @@ impl FrameSocket {
 
     /// Reads the next frame into `buffer`; `None` when nobody holds the other end any more.
     pub(super) async fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<Option<()>> {
-        buffer.resize(FRAME_BYTES, 0);
+        buffer.resize(EGRESS_FRAME_BYTES, 0);
         match self.0.recv(buffer).await {
             Ok(0) => Ok(None),
             // The peer went away with frames of ours unread.
@@ -77,13 +77,13 @@ mod tests {
         let ours = FrameSocket::new(ours).expect("usable");
         let theirs = FrameSocket::new(theirs).expect("usable");
         ours.send(&[1; 10]).await.expect("sent");
-        ours.send(&[2; FRAME_BYTES]).await.expect("sent");
+        ours.send(&[2; EGRESS_FRAME_BYTES]).await.expect("sent");
         drop(ours);
         let mut buffer = Vec::new();
         assert_eq!(theirs.receive(&mut buffer).await.expect("whole"), Some(()));
         assert_eq!(buffer, [1; 10]);
         assert_eq!(theirs.receive(&mut buffer).await.expect("whole"), Some(()));
-        assert_eq!(buffer, [2; FRAME_BYTES]);
+        assert_eq!(buffer, [2; EGRESS_FRAME_BYTES]);
         assert_eq!(theirs.receive(&mut buffer).await.expect("the end"), None);
     }
 

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::http::{self, Sink};
 use super::protocol::{FetchError, FromWorker, Head, Request, ToWorker, decode, encode};
 use super::socket::FrameSocket;
-use crate::limits::FETCHES_IN_FLIGHT;
+use crate::limits::{EGRESS_QUEUE, EGRESS_REQUESTS};
 
 /// Serves requests until control goes away.
 pub(super) async fn serve(fd: OwnedFd) -> io::Result<()> {
@@ -26,7 +26,7 @@ pub(super) async fn serve(fd: OwnedFd) -> io::Result<()> {
 }
 
 async fn converse(socket: &FrameSocket) -> io::Result<()> {
-    let (answers, mut queue) = mpsc::channel::<FromWorker>(QUEUED_FRAMES);
+    let (answers, mut queue) = mpsc::channel::<FromWorker>(EGRESS_QUEUE);
     let mut tasks = JoinSet::new();
     send(socket, &FromWorker::Hello).await?;
     let mut buffer = Vec::new();
@@ -39,7 +39,7 @@ async fn converse(socket: &FrameSocket) -> io::Result<()> {
                 let ToWorker::Fetch { id, request } = decode(&buffer).map_err(io::Error::other)?;
                 let in_flight = tasks.len();
                 let answers = answers.clone();
-                if in_flight < MAX_IN_FLIGHT {
+                if in_flight < EGRESS_REQUESTS {
                     tasks.spawn(answer(id, request, answers));
                 } else {
                     let error = FetchError::Busy { in_flight };
@@ -89,9 +89,3 @@ async fn send(socket: &FrameSocket, frame: &FromWorker) -> io::Result<()> {
     let bytes = encode(frame).map_err(io::Error::other)?;
     socket.send(&bytes).await
 }
-
-/// Requests at once; above what control keeps in flight, so that only a mistake reaches it.
-const MAX_IN_FLIGHT: usize = 2 * FETCHES_IN_FLIGHT;
-
-/// Frames between the tasks and the socket; with full chunks, 1 MiB.
-const QUEUED_FRAMES: usize = 32;

@@ -205,12 +205,30 @@ async fn a_revoked_certificate_is_withdrawn_and_forgotten_by_the_cache() {
     let error = status.certificates[0].last_error.as_deref();
     assert!(error.is_some_and(|error| error.contains("revoked")));
 
-    // A reload must not bring it back.
+    // Neither a reload nor an old response that somebody plays back brings it to life again.
+    world.answers(|authority, request, _| {
+        signed(authority, request, |answer| {
+            answer.this_update = SystemTime::now() - Duration::from_secs(7300);
+        })
+    });
     running.handle.reload().await.expect("reloaded");
+    running
+        .status_when("asked again", |_| {
+            running.counters.results.value(FetchResult::Good) == 1
+        })
+        .await;
     let status = running.status().await;
     assert_eq!(status.certificates[0].staple, StapleStatus::Revoked);
-    running.handle.shutdown().await;
     assert_eq!(world.cached(), None);
+
+    // A hold that the CA lifts afterwards does.
+    world.answers(good);
+    running.handle.reload().await.expect("reloaded");
+    running
+        .status_when("served again", |status| {
+            status.certificates[0].staple == StapleStatus::Stapled
+        })
+        .await;
 }
 
 #[tokio::test]
