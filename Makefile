@@ -1,7 +1,7 @@
 # Clinch. `make demo` and `make test` need Debian 12, rustup and root; they install the rest themselves.
 
 .POSIX:
-.PHONY: help demo test build
+.PHONY: help demo test build bench bench-peers bench-quick bench-micro bench-build
 
 # Arguments for `clinch demo`, e.g. make demo CLINCH_DEMO_ARGS=--once
 CLINCH_DEMO_ARGS =
@@ -11,6 +11,10 @@ help:
 	@echo '             (CLINCH_DEMO_ARGS=--once performs the handshakes itself and ends)'
 	@echo 'make test    every check: format, lints, unit tests, end-to-end tests with real peers'
 	@echo 'make build   the release binary, target/release/clinch'
+	@echo 'make bench   speed and memory beside nginx, HAProxy and Hitch, recorded under bench/results;'
+	@echo '             needs two cores with nothing else to do for about ten minutes'
+	@echo '             (bench-peers: the comparison alone; bench-micro: the parts by themselves;'
+	@echo '             bench-quick: whether the measurements work, in seconds, without figures)'
 
 demo: build
 	@tests/bootstrap.sh demo
@@ -23,3 +27,20 @@ test:
 build:
 	@tests/bootstrap.sh build
 	cargo build --release --locked -p clinch
+
+bench: bench-build
+	$${CARGO_TARGET_DIR:-target}/release/clinch-bench all
+
+bench-peers: bench-build
+	$${CARGO_TARGET_DIR:-target}/release/clinch-bench peers
+
+bench-quick: bench-build
+	$${CARGO_TARGET_DIR:-target}/release/clinch-bench --quick all
+
+bench-micro:
+	@tests/bootstrap.sh build
+	cargo bench --locked -p clinch-bench --bench parts
+
+bench-build:
+	@tests/bootstrap.sh build bench
+	cargo build --release --locked -p clinch -p clinch-bench

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what a purpose needs and the machine lacks, and says what. Debian 12, as root.
 #
-#   tests/bootstrap.sh build|demo|test ...
+#   tests/bootstrap.sh build|demo|test|bench ...
 #
 # Looks first, so that it is quick and offline when nothing is missing. Package services (nginx,
 # HAProxy) are neither started nor enabled: the tests start such programs themselves.
@@ -12,7 +12,8 @@ wanted() {
         build) echo gcc libc6-dev ca-certificates ;;
         demo) echo openssl curl ca-certificates ;;
         test) echo openssl curl gnutls-bin nginx-light libnginx-mod-stream haproxy iproute2 iptables nftables ;;
-        *) echo "tests/bootstrap.sh: unknown purpose '$1' (build, demo or test)" >&2; exit 2 ;;
+        bench) echo nginx-light libnginx-mod-stream haproxy hitch ;;
+        *) echo "tests/bootstrap.sh: unknown purpose '$1' (build, demo, test or bench)" >&2; exit 2 ;;
     esac
 }
 
@@ -41,7 +42,7 @@ install_packages() {
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
     without_services apt-get install -y -qq --no-install-recommends "$@" >/dev/null
-    for service in nginx haproxy; do
+    for service in nginx haproxy hitch; do
         case " $* " in *" $service"*) systemctl disable $service >/dev/null 2>&1 || true ;; esac
     done
 }

@@ -73,9 +73,8 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Pins this thread to the client's core and starts what surrounds the servers under test.
+    /// Starts what surrounds the servers under test, on the cores of the calling thread.
     pub fn new(clinch: PathBuf, effort: Effort) -> Result<Self> {
-        machine::pin(machine::CLIENT_CORE)?;
         machine::raise_file_limit()?;
         let directory = tempfile::Builder::new().prefix("clinch-bench-").tempdir()?;
         let asked = listener()?;

@@ -4,14 +4,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use clinch_bench::bench::{Bench, Effort};
-use clinch_bench::data_plane;
 use clinch_bench::relay::{self, Runtime};
-use clinch_bench::scenario::Scenario;
+use clinch_bench::report::Report;
+use clinch_bench::scenario::{Scenario, allocator};
+use clinch_bench::{data_plane, machine};
 
 /// Clinch's own, since its workers and the plain relay run from this program too.
+#[cfg(not(feature = "system-allocator"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -48,8 +50,16 @@ struct Arguments {
 enum Command {
     #[command(flatten)]
     Scenario(Scenario),
-    /// Every scenario, one after the other.
+    /// Every scenario above, one after the other.
     All,
+    /// CPU and memory of clinch's workers under mimalloc and under the system's allocator.
+    ///
+    /// Build the other program first: cargo build --release -p clinch-bench --features
+    /// system-allocator --target-dir target/system
+    Allocator {
+        /// This program, built with the feature system-allocator.
+        other: PathBuf,
+    },
     /// Run clinch's workers and a publisher: the contender of `publish`.
     #[command(hide = true)]
     DataPlane(data_plane::Setup),
@@ -65,6 +75,8 @@ enum Command {
     },
 }
 
+type Measurement = Box<dyn FnOnce(&Bench) -> Result<Report>>;
+
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -76,9 +88,15 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<()> {
-    let scenarios = match arguments.command {
-        Command::Scenario(one) => vec![one],
-        Command::All => Scenario::ALL.to_vec(),
+    let scenarios: Vec<Measurement> = match arguments.command {
+        Command::Scenario(one) => vec![Box::new(move |bench| one.run(bench))],
+        Command::All => Scenario::ALL
+            .into_iter()
+            .map(|one| -> Measurement { Box::new(move |bench| one.run(bench)) })
+            .collect(),
+        Command::Allocator { other } => {
+            vec![Box::new(move |bench| allocator::run(bench, &other))]
+        }
         Command::DataPlane(setup) => return data_plane::run(&setup),
         Command::PlainRelay {
             listen,
@@ -89,6 +107,7 @@ fn run(arguments: Arguments) -> Result<()> {
     let mut effort = if arguments.quick {
         Effort::QUICK
     } else {
+        machine::pin(machine::CLIENT_CORE)?;
         Effort::FULL
     };
     effort.rounds = arguments.rounds.unwrap_or(effort.rounds).max(1);
@@ -106,9 +125,7 @@ fn run(arguments: Arguments) -> Result<()> {
     let results = record.then_some(arguments.results.as_path());
     let bench = Bench::new(clinch, effort)?;
     for scenario in scenarios {
-        let mut report = scenario
-            .run(&bench)
-            .with_context(|| format!("{scenario:?}"))?;
+        let mut report = scenario(&bench)?;
         if arguments.quick {
             report.promises.clear();
         }

@@ -3,8 +3,6 @@
 //! The configurations say, line by line, why each choice is fair. What is the same for all: one core,
 //! one certificate, X25519, TLS 1.3, no tickets and no resumption, no log line per connection, and
 //! the staple byte for byte, if the server can staple at all.
-//!
-//! [`data_plane`]: crate::data_plane
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -153,18 +151,18 @@ pub fn clinch(bench: &Bench, variant: &Variant) -> Result<Running> {
     running(launch, address)
 }
 
-/// Starts clinch's workers without its control, see [`data_plane`]. They publish while the file
-/// returned exists.
-pub fn data_plane(bench: &Bench) -> Result<(Running, PathBuf)> {
+/// Starts clinch's workers without its control, see [`crate::data_plane`], from a `clinch-bench`
+/// program. They publish while the file returned exists.
+pub fn data_plane(bench: &Bench, name: &str, program: &Path) -> Result<(Running, PathBuf)> {
     let address = free_address()?;
     let variant = Variant {
-        name: "data-plane".to_owned(),
+        name: name.to_owned(),
         ..Variant::default()
     };
     let configuration = clinch_configuration(bench, &variant, address)?;
-    let publish_while = bench.directory.path().join("publish");
+    let publish_while = bench.directory.path().join(format!("{name}.publish"));
     let launch = Launch {
-        program: std::env::current_exe()?,
+        program: program.to_owned(),
         arguments: vec![
             "data-plane".to_owned(),
             configuration,

@@ -51,7 +51,7 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
 }
 
 /// Memory per connection: fresh ones as the value, after one request as a detail.
-fn measure(bench: &Bench, at: &Running, staple: bool) -> Result<Sample> {
+pub(super) fn measure(bench: &Bench, at: &Running, staple: bool) -> Result<Sample> {
     let client = bench.client(STAPLED, staple, Suite::Aes128Gcm, NamedGroup::X25519)?;
     let load = bench.ordinary(at.address, Some(client.clone()), Pattern::Request);
     warm_up(bench, at, &load)?;

@@ -1,6 +1,7 @@
 //! The questions that are measured, one module each. A scenario starts its servers, lets them take
 //! turns, and gives a [`Report`]; printing and recording is the caller's.
 
+pub mod allocator;
 mod bulk;
 mod idle;
 mod limit;
@@ -9,7 +10,7 @@ mod publish;
 mod staple;
 mod workers;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rustls::NamedGroup;
 
 use crate::bench::{Bench, PLAIN, STAPLED};
@@ -61,16 +62,13 @@ impl Scenario {
             Self::Bulk => bulk::run(bench),
             Self::Workers => workers::run(bench),
             Self::Publish => publish::run(bench),
-        }?;
+        }
+        .with_context(|| format!("{self:?}"))?;
+        let version = machine::output(&bench.clinch, &["--version"]);
+        let staple = bench.sites[STAPLED].staple.len();
         let versions = &mut report.environment.versions;
-        versions.push(format!(
-            "clinch: {}",
-            machine::output(&bench.clinch, &["--version"])
-        ));
-        versions.push(format!(
-            "staple: {} bytes",
-            bench.sites[STAPLED].staple.len()
-        ));
+        versions.push(format!("clinch: {version}"));
+        versions.push(format!("staple: {staple} bytes"));
         Ok(report)
     }
 }

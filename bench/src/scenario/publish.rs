@@ -19,7 +19,8 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
             crate::data_plane::PUBLISHES
         ),
     );
-    let (workers, publish_while) = peers::data_plane(bench)?;
+    let (workers, publish_while) =
+        peers::data_plane(bench, "data-plane", &std::env::current_exe()?)?;
     let load = tls(bench, &workers, STAPLED, true, Pattern::Request)?;
     warm_up(bench, &workers, &load)?;
     let measure =
