@@ -10,9 +10,13 @@ use super::problem::{Fault, Problem};
 
 /// A file that is TOML; nothing is known about its keys yet.
 pub(super) struct Document<'t> {
-    text: &'t str,
     root: Spanned<DeTable<'t>>,
+    lines: Lines,
 }
+
+/// Byte offsets of the line ends of a text, so that a line is found without reading it again: a
+/// file may hold very many sites, and each is asked for its line.
+struct Lines(Vec<usize>);
 
 /// A place in a document.
 #[derive(Clone, Debug, Default)]
@@ -28,11 +32,12 @@ impl<'t> Document<'t> {
     /// Reads the text, or says everything that keeps it from being TOML.
     pub(super) fn parse(text: &'t str) -> Result<Self, Vec<Problem>> {
         let (root, errors) = DeTable::parse_recoverable(text);
+        let lines = Lines::of(text);
         if errors.is_empty() {
-            return Ok(Self { text, root });
+            return Ok(Self { root, lines });
         }
         let problem = |error: &toml::de::Error| Problem {
-            line: error.span().map_or(1, |span| line_at(text, span.start)),
+            line: error.span().map_or(1, |span| lines.at(span.start)),
             key: String::new(),
             fault: Fault::Syntax(error.message().trim().replace('\n', ", ")),
         };
@@ -72,7 +77,7 @@ impl<'t> Document<'t> {
 
     /// The line of a byte offset.
     pub(super) fn line_of(&self, offset: usize) -> usize {
-        line_at(self.text, offset)
+        self.lines.at(offset)
     }
 
     fn start(&self, path: &Path) -> Option<usize> {
@@ -154,7 +159,13 @@ impl fmt::Display for Path {
     }
 }
 
-fn line_at(text: &str, offset: usize) -> usize {
-    let before = text.as_bytes().iter().take(offset);
-    1 + before.filter(|&&byte| byte == b'\n').count()
+impl Lines {
+    fn of(text: &str) -> Self {
+        Self(text.match_indices('\n').map(|(at, _)| at).collect())
+    }
+
+    /// The line of a byte offset, from 1.
+    fn at(&self, offset: usize) -> usize {
+        1 + self.0.partition_point(|&end| end < offset)
+    }
 }

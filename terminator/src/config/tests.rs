@@ -452,6 +452,29 @@ fn the_schema_describes_every_key() {
     );
 }
 
+#[test]
+fn the_cost_of_a_site_does_not_grow_with_their_number() {
+    let file = |sites: usize| {
+        let site = |i| {
+            format!(
+                "[[site]]\nnames = [\"a{i}.de\", \"*.a{i}.de\"]\ncert = \"/{i}\"\nkey = \"/{i}\"\nbackend = \"b:1\"\n"
+            )
+        };
+        let sites: String = (0..sites).map(site).collect();
+        format!("[listen.public]\naddress = \"[::]:443\"\n{sites}")
+    };
+    let cost = |sites: usize| {
+        let text = file(sites);
+        let started = std::time::Instant::now();
+        assert_eq!(parse(&text).sites.len(), sites);
+        started.elapsed() / u32::try_from(sites).expect("small")
+    };
+    // The best of several, so that a busy machine does not decide. A quadratic part makes it 16.
+    let best = |sites: usize| (0..3).map(|_| cost(sites)).min().expect("three");
+    let (few, many) = (best(500), best(8000));
+    assert!(many < few * 6, "{few:?} a site of few, {many:?} of many");
+}
+
 proptest! {
     #[test]
     fn no_text_makes_it_panic(text in any::<String>()) {
