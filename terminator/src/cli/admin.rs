@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -86,7 +86,20 @@ impl Target {
         let text = std::fs::read_to_string(&self.config).with_context(|| {
             format!("{file} (name the file with -c, or the socket with --admin)")
         })?;
-        let config = Config::parse(&text).with_context(|| file.to_string())?;
+        let config = match Config::parse(&text) {
+            Ok(config) => config,
+            // The process may well run, on what the file said before it was broken.
+            Err(error) if Path::new(USUAL_SOCKET).exists() => {
+                eprintln!(
+                    "clinch: {file} cannot be used, so the usual {USUAL_SOCKET} is asked: {error}"
+                );
+                return Ok(Where(AdminAddress::Unix(USUAL_SOCKET.into())));
+            }
+            Err(error) => {
+                return Err(anyhow::Error::new(error)
+                    .context(format!("{file} (--admin names the socket without it)")));
+            }
+        };
         match config.admin.listen {
             Some(address) => Ok(Where(address)),
             None => bail!("{file} switches the admin interface off; set `admin.listen`"),
@@ -141,6 +154,9 @@ where
         Err(error) => bail!("the answer broke off: {error}"),
     }
 }
+
+/// Where the admin interface is if the configuration says nothing else.
+const USUAL_SOCKET: &str = "/run/clinch/admin.sock";
 
 /// A little more than the process takes at most, so that its own answer is seen.
 const PATIENCE: Duration = limits::ADMIN_REQUEST_TIME.saturating_add(Duration::from_secs(5));

@@ -3,6 +3,7 @@
 //! The real binary on real sockets. Tests that need root say so and are skipped aloud without it.
 
 mod admin;
+mod packaging;
 mod place;
 mod privileges;
 mod service_manager;
