@@ -248,6 +248,7 @@ impl Shared {
     fn serve(&self, mut stream: TcpStream) {
         let mode = lock(&self.mode).clone();
         if mode == Mode::ClosesAtOnce {
+            self.forget(&stream);
             return;
         }
         let Ok(request) = http::read_request(&mut stream) else {
@@ -256,8 +257,15 @@ impl Shared {
         let der = request.der.clone();
         lock(&self.requests).push(request);
         let _ = self.treat(&mode, &der, &mut stream);
+        self.forget(&stream);
         // Read to the end, so that closing does not reset an answer that is still under way.
         http::close(stream);
+    }
+
+    /// Lets go of the copy that is kept of a connection: it ends only with its last descriptor.
+    fn forget(&self, stream: &TcpStream) {
+        let peer = stream.peer_addr().ok();
+        lock(&self.connections).retain(|held| held.peer_addr().ok() != peer);
     }
 
     fn treat(&self, mode: &Mode, der: &[u8], stream: &mut TcpStream) -> std::io::Result<()> {
