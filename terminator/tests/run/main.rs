@@ -8,3 +8,4 @@ mod place;
 mod privileges;
 mod service_manager;
 mod signals;
+mod startup;

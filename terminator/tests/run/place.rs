@@ -41,12 +41,17 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
+        Self::with_leaf(LeafSpec::default())
+    }
+
+    /// With a certificate that is as `spec` says, but for its name.
+    pub(crate) fn with_leaf(spec: LeafSpec) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).expect("ours");
         let authority = Authority::new(clock::now()).expect("an authority");
         let spec = LeafSpec {
             names: vec![NAME.to_owned()],
-            ..LeafSpec::default()
+            ..spec
         };
         let issued = authority.issue(&spec).expect("a leaf");
         let place = Self {
@@ -129,12 +134,7 @@ impl Place {
 
     /// Starts a command that is, or becomes, `clinch run`, and waits until it is ready.
     pub(crate) fn spawn(&self, command: &mut Command) -> Running {
-        let mut running = Running {
-            child: command.spawn().expect("started"),
-            admin: self.admin_listen.clone(),
-            log: self.path("log"),
-            root: self.authority.root().clone(),
-        };
+        let mut running = self.spawn_unready(command);
         eventually("clinch is ready", || {
             if let Some(status) = running.child.try_wait().expect("our child") {
                 panic!("clinch ended with {status}:\n{}", self.log());
@@ -142,6 +142,16 @@ impl Place {
             (ask(&self.admin_listen, "GET", "/readyz")?.status == 200).then_some(())
         });
         running
+    }
+
+    /// Starts a command that is `clinch run`, and waits for nothing.
+    pub(crate) fn spawn_unready(&self, command: &mut Command) -> Running {
+        Running {
+            child: command.spawn().expect("started"),
+            admin: self.admin_listen.clone(),
+            log: self.path("log"),
+            root: self.authority.root().clone(),
+        }
     }
 
     /// Runs it until it ends by itself: the exit code and what it said.

@@ -290,3 +290,63 @@ const DRAIN_OVERDUE: Duration = Duration::from_secs(10);
 
 /// For control to end.
 const CONTROL_END: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{self, WorkerSetup};
+    use crate::limits::{Limits, Timeouts};
+    use crate::observability::WorkerView;
+    use crate::snapshot::{Publisher, Snapshot, Table, TicketKey, TicketKeys};
+
+    #[test]
+    fn a_worker_that_ends_by_itself_is_a_fault_and_known_to_be_dead() {
+        let first = Snapshot {
+            generation: 1,
+            table: Arc::new(Table::new(1, Vec::new(), Vec::new(), Vec::new())),
+            slots: Default::default(),
+            tickets: Arc::new(TicketKeys {
+                current: TicketKey {
+                    name: [0; 16],
+                    key: [0; 32].into(),
+                },
+                previous: None,
+            }),
+        };
+        let (_publisher, subscribers) = Publisher::new(first, 1).expect("an eventfd");
+        let view = WorkerView::new(None, 10, Arc::default());
+        let subscriber = subscribers.into_iter().next().expect("one worker");
+        let worker = data::start(WorkerSetup {
+            index: 0,
+            core: None,
+            sockets: Vec::new(),
+            subscriber,
+            counters: Arc::clone(&view.counters),
+            limits: Limits::default(),
+            capacity: 10,
+            timeouts: Timeouts::default(),
+        })
+        .expect("io_uring is there");
+        let served = Served {
+            instance: Arc::new(Instance::new(vec![view], Vec::new(), Arc::default())),
+            workers: vec![worker],
+            admin: None,
+            manager: Manager,
+            drain: Duration::ZERO,
+        };
+        served.no_worker_ended().expect("it runs");
+
+        // Nobody told it to end, as far as the server knows.
+        served.workers[0].drain();
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        let fault = loop {
+            match served.no_worker_ended() {
+                Err(fault) => break fault,
+                Ok(()) => assert!(std::time::Instant::now() < deadline, "it did not end"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        assert!(fault.to_string().contains("worker 0"), "{fault}");
+        assert!(!served.instance.workers[0].is_alive());
+    }
+}
