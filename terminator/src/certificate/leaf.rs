@@ -210,6 +210,18 @@ pub(crate) fn parse_certificate(der: &[u8]) -> Result<X509Certificate<'_>, Ident
     }
 }
 
+/// Whether the issuer really issued a certificate, given as DER and parsed: the name fits and the
+/// signature holds. Its strength is the clients' business.
+pub(crate) fn is_issued(
+    der: &[u8],
+    certificate: &X509Certificate<'_>,
+    issuer: &X509Certificate<'_>,
+) -> bool {
+    certificate.issuer().as_raw() == issuer.subject().as_raw()
+        && Signed::parse(der)
+            .is_ok_and(|signed| signed.verify(issuer.public_key().raw, true).is_ok())
+}
+
 /// The text without what would move a terminal's cursor or break a log line.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()

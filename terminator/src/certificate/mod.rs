@@ -7,6 +7,7 @@
 mod chain;
 mod error;
 mod leaf;
+mod revocation;
 mod signed;
 
 use std::fmt;
@@ -14,8 +15,9 @@ use std::fmt;
 pub use chain::{ChainNote, Identity, certificates_from_pem};
 pub use error::IdentityError;
 pub use leaf::{Class, KeyKind, Leaf, ValidityError};
-pub(crate) use leaf::{parse_certificate, printable};
-pub use signed::{Oid, SignatureError, Signed};
+pub(crate) use leaf::{is_issued, parse_certificate, printable};
+pub use revocation::RevocationReason;
+pub use signed::{Oid, SignatureError, Signed, SignedParts};
 
 /// SHA-256 over the DER of a leaf certificate. A staple is bound to exactly one of these.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -23,6 +23,18 @@ pub struct Signed {
     signature: BitString,
 }
 
+/// The same three parts where they lie, for structures too long to be copied: the caller took the
+/// envelope apart and answers for its being DER.
+#[derive(Clone, Copy, Debug)]
+pub struct SignedParts<'a> {
+    /// The signed value, DER.
+    pub tbs: &'a [u8],
+    /// AlgorithmIdentifier, DER.
+    pub algorithm: &'a [u8],
+    /// The signature's bits, of which there are whole bytes.
+    pub signature: &'a [u8],
+}
+
 /// Why a signature does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
@@ -86,6 +98,21 @@ impl Signed {
         self.algorithm.as_bytes()
     }
 
+    /// Checks the signature against a SubjectPublicKeyInfo (DER), as [`SignedParts::verify`] does.
+    pub fn verify(&self, public_key: &[u8], allow_sha1: bool) -> Result<(), SignatureError> {
+        if !self.signature.len().is_multiple_of(8) {
+            return Err(SignatureError::Malformed);
+        }
+        let parts = SignedParts {
+            tbs: self.tbs(),
+            algorithm: self.algorithm(),
+            signature: self.signature.as_raw_slice(),
+        };
+        parts.verify(public_key, allow_sha1)
+    }
+}
+
+impl SignedParts<'_> {
     /// Checks the signature against a SubjectPublicKeyInfo (DER).
     ///
     /// RSA PKCS#1 and PSS from 2048 bits, ECDSA on P-256, P-384 and P-521, each with SHA-256 to
@@ -95,8 +122,8 @@ impl Signed {
             rasn::der::decode(public_key).map_err(|_| SignatureError::Malformed)?;
         let bits = key.bits.as_raw_slice();
         let key_algorithm = content(key.algorithm.as_bytes())?;
-        let algorithm = content(self.algorithm.as_bytes())?;
-        if !self.signature.len().is_multiple_of(8) || !key.bits.len().is_multiple_of(8) {
+        let algorithm = content(self.algorithm)?;
+        if !key.bits.len().is_multiple_of(8) {
             return Err(SignatureError::Malformed);
         }
         if algorithm == RSA_SHA1 || algorithm == ECDSA_SHA1 {
@@ -110,7 +137,7 @@ impl Signed {
             known = true;
             if candidate.public_key_alg_id().as_ref() == key_algorithm {
                 return candidate
-                    .verify_signature(bits, self.tbs(), self.signature.as_raw_slice())
+                    .verify_signature(bits, self.tbs, self.signature)
                     .map_err(|_| SignatureError::Invalid);
             }
         }
@@ -140,7 +167,7 @@ impl Signed {
                 return Err(SignatureError::WrongKey(oid(algorithm)));
             };
         UnparsedPublicKey::new(verifier, bits)
-            .verify(self.tbs(), self.signature.as_raw_slice())
+            .verify(self.tbs, self.signature)
             .map_err(|_| SignatureError::Invalid)
     }
 }

@@ -14,7 +14,7 @@ mod verify;
 
 use std::time::Duration;
 
-pub use refusal::{Place, Refusal, RefusalKind, RevocationReason, Unsuccessful};
+pub use refusal::{Place, Refusal, RefusalKind, Unsuccessful};
 pub use request::Request;
 pub use signer::Signer;
 pub use verify::{VerifiedStaple, verify};

@@ -3,9 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use rasn_pkix::CrlReason;
-
-use crate::certificate::SignatureError;
+use crate::certificate::{RevocationReason, SignatureError};
 use crate::clock::rfc3339;
 use crate::limits::OCSP_RESPONSE_BYTES;
 
@@ -251,10 +249,6 @@ pub enum Place {
     ResponderCertificate,
 }
 
-/// Why a certificate was revoked (RFC 5280 section 5.3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RevocationReason(pub(super) CrlReason);
-
 impl Refusal {
     /// What follows from it.
     pub fn kind(&self) -> RefusalKind {
@@ -304,23 +298,6 @@ impl fmt::Display for Place {
             Self::Response => "the response",
             Self::Single => "the answer for this certificate",
             Self::ResponderCertificate => "the responder's certificate",
-        })
-    }
-}
-
-impl fmt::Display for RevocationReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            CrlReason::Unspecified => "unspecified",
-            CrlReason::KeyCompromise => "keyCompromise",
-            CrlReason::CaCompromise => "cACompromise",
-            CrlReason::AffiliationChanged => "affiliationChanged",
-            CrlReason::Superseded => "superseded",
-            CrlReason::CessationOfOperation => "cessationOfOperation",
-            CrlReason::CertificateHold => "certificateHold",
-            CrlReason::RemoveFromCRL => "removeFromCRL",
-            CrlReason::PrivilegeWithdrawn => "privilegeWithdrawn",
-            CrlReason::AaCompromise => "aACompromise",
         })
     }
 }

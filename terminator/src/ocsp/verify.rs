@@ -7,10 +7,10 @@ use rustls_pki_types::CertificateDer;
 
 use super::Policy;
 use super::cert_id::{Subject, serial_of};
-use super::refusal::{Place, Refusal, RevocationReason};
+use super::refusal::{Place, Refusal};
 use super::response::{Basic, check_extensions, system_time};
 use super::signer::{Signer, authorise};
-use crate::certificate::Fingerprint;
+use crate::certificate::{Fingerprint, RevocationReason};
 
 /// A response that was verified in full for one certificate and says *good*: status, type,
 /// signature and the signer's right to sign, CertID, validity at the time given.
@@ -153,7 +153,7 @@ impl Judge<'_> {
             CertStatus::Unknown(()) => Err(Refusal::Unknown),
             CertStatus::Revoked(info) => Err(Refusal::Revoked {
                 revoked_at: system_time(&info.revocation_time),
-                reason: info.revocation_reason.map(RevocationReason),
+                reason: info.revocation_reason.map(RevocationReason::from),
             }),
         }
     }
