@@ -126,7 +126,7 @@ impl SignedParts<'_> {
         if !key.bits.len().is_multiple_of(8) {
             return Err(SignatureError::Malformed);
         }
-        if algorithm == RSA_SHA1 || algorithm == ECDSA_SHA1 {
+        if RSA_SHA1.contains(&algorithm) || algorithm == ECDSA_SHA1 {
             return self.verify_sha1(algorithm, key_algorithm, bits, allow_sha1);
         }
         let mut known = false;
@@ -159,7 +159,7 @@ impl SignedParts<'_> {
         }
         let is = |id: rustls_pki_types::AlgorithmIdentifier| id.as_ref() == key_algorithm;
         let verifier: &'static dyn signature::VerificationAlgorithm =
-            if algorithm == RSA_SHA1 && is(alg_id::RSA_ENCRYPTION) {
+            if RSA_SHA1.contains(&algorithm) && is(alg_id::RSA_ENCRYPTION) {
                 &signature::RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY
             } else if algorithm == ECDSA_SHA1 && is(alg_id::ECDSA_P256) {
                 &signature::ECDSA_P256_SHA1_ASN1
@@ -222,9 +222,14 @@ static ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
     algorithms::ED25519,
 ];
 
-/// sha1WithRSAEncryption, NULL.
-const RSA_SHA1: &[u8] = &[
-    0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x05, 0x05, 0x00,
+/// sha1WithRSAEncryption, with the NULL that RFC 3279 section 2.2.1 demands and without, as some sign.
+const RSA_SHA1: [&[u8]; 2] = [
+    &[
+        0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x05, 0x05, 0x00,
+    ],
+    &[
+        0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x05,
+    ],
 ];
 /// ecdsa-with-SHA1.
 const ECDSA_SHA1: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01];
