@@ -11,6 +11,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod crl;
 pub mod data;
 pub mod egress;
 pub mod limits;

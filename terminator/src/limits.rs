@@ -70,6 +70,9 @@ pub const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 /// Largest OCSP response taken, bytes. Real ones are 0.5 to 3 KiB.
 pub const OCSP_RESPONSE_BYTES: usize = 64 * 1024;
 
+/// Largest CRL taken, bytes. The largest public ones have some tens of MB.
+pub const CRL_BYTES: usize = 128 * 1024 * 1024;
+
 /// Longest URL path built for a GET request; beyond it the request is a POST (RFC 9919 section 5).
 pub const OCSP_GET_BYTES: usize = 255;
 

@@ -1,0 +1,259 @@
+//! The verdict on a CRL: in full, for one certificate, at one instant (RFC 5280 section 6.3.3).
+
+use std::time::{Duration, SystemTime};
+
+use rustls_pki_types::CertificateDer;
+use x509_parser::certificate::X509Certificate;
+
+use super::der::shortest;
+use super::entries::Entries;
+use super::extensions::ListExtensions;
+use super::list::List;
+use super::number::CrlNumber;
+use super::refusal::Refusal;
+use super::scope::{Reasons, readable};
+use super::{AGE_WITHOUT_NEXT_UPDATE, Policy};
+use crate::certificate::{Fingerprint, is_issued, parse_certificate};
+
+/// What proves that a CRL was verified in full for one certificate and does not list it: signature and
+/// the issuer's right to sign, scope, validity at the time given, every entry looked at.
+///
+/// Only [`VerifiedList::judge`] makes one. It does not prove that the list is still valid: whoever
+/// relies on it compares [`NotRevoked::not_after`] with the present.
+#[derive(Clone, Debug)]
+pub struct NotRevoked {
+    certificate: Fingerprint,
+    this_update: SystemTime,
+    next_update: Option<SystemTime>,
+    not_after: SystemTime,
+    number: Option<CrlNumber>,
+    entries: usize,
+}
+
+impl NotRevoked {
+    /// The certificate it speaks about.
+    pub fn certificate(&self) -> Fingerprint {
+        self.certificate
+    }
+    /// When the list was made.
+    pub fn this_update(&self) -> SystemTime {
+        self.this_update
+    }
+    /// When a newer list will be there, if the CA says so.
+    pub fn next_update(&self) -> Option<SystemTime> {
+        self.next_update
+    }
+    /// From this instant on it says nothing: nextUpdate, or the end of the age bound if
+    /// that comes first.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+    /// The list's number, if it has one.
+    pub fn number(&self) -> Option<CrlNumber> {
+        self.number
+    }
+    /// How many certificates the list has revoked.
+    pub fn entries(&self) -> usize {
+        self.entries
+    }
+}
+
+/// A CRL whose signature, issuer, critical extensions and validity at one instant were checked. What
+/// it says about a certificate of that issuer is for [`VerifiedList::judge`] to find, once for each.
+pub struct VerifiedList<'a> {
+    list: List<'a>,
+    extensions: ListExtensions<'a>,
+    issuer: X509Certificate<'a>,
+    not_after: SystemTime,
+}
+
+/// Verifies a CRL in full for one certificate of one issuer at one instant. `crl` is DER, see
+/// [`decode`](super::decode).
+///
+/// The signature comes before everything that it protects: [`Refusal::Revoked`] is therefore a
+/// statement of the CA that holds at `at`, not of whoever handed out the list.
+pub fn verify(
+    crl: &[u8],
+    leaf: &CertificateDer<'_>,
+    issuer: &CertificateDer<'_>,
+    policy: &Policy,
+    at: SystemTime,
+) -> Result<NotRevoked, Refusal> {
+    let certificate = parse(leaf, "in question")?;
+    VerifiedList::verify(crl, issuer, policy, at)?.judge_parsed(leaf, &certificate)
+}
+
+impl<'a> VerifiedList<'a> {
+    /// Verifies what does not depend on the certificate in question.
+    pub fn verify(
+        crl: &'a [u8],
+        issuer: &'a CertificateDer<'_>,
+        policy: &Policy,
+        at: SystemTime,
+    ) -> Result<Self, Refusal> {
+        let issuer = parse(issuer, "of the issuer")?;
+        let list = List::parse(crl)?;
+        authorise(&list, &issuer, policy)?;
+        let extensions = ListExtensions::parse(list.extensions)?;
+        check_number(extensions.number, policy.last_number)?;
+        let not_after = window(&list, policy, at)?;
+        Ok(Self {
+            list,
+            extensions,
+            issuer,
+            not_after,
+        })
+    }
+
+    /// Finds what the list says about a certificate, looking at every entry.
+    pub fn judge(&self, leaf: &CertificateDer<'_>) -> Result<NotRevoked, Refusal> {
+        self.judge_parsed(leaf, &parse(leaf, "in question")?)
+    }
+
+    fn judge_parsed(
+        &self,
+        leaf: &CertificateDer<'_>,
+        certificate: &X509Certificate<'_>,
+    ) -> Result<NotRevoked, Refusal> {
+        if !is_issued(leaf, certificate, &self.issuer) {
+            return Err(Refusal::NotTheIssuer);
+        }
+        let covered = match &self.extensions.scope {
+            Some(scope) => scope.covers(certificate)?,
+            None => Reasons::ALL,
+        };
+        let entries = self.find(certificate.raw_serial())?;
+        // What is listed is revoked whatever the list leaves out; from here on it is about whether
+        // the absence of an entry says anything.
+        if covered != Reasons::ALL {
+            let covered = covered.to_string();
+            return Err(Refusal::SomeReasons { covered });
+        }
+        Ok(NotRevoked {
+            certificate: Fingerprint::of(leaf),
+            this_update: self.list.this_update,
+            next_update: self.list.next_update,
+            not_after: self.not_after,
+            number: self.extensions.number,
+            entries,
+        })
+    }
+
+    /// Looks for a serial number and returns how many entries there are. All are looked at: a critical
+    /// extension in any of them spoils the list (RFC 5280 section 5.3), and a certificate may be there
+    /// twice.
+    fn find(&self, serial: &[u8]) -> Result<usize, Refusal> {
+        let serial = shortest(serial);
+        let mut entries = Entries::new(self.list.entries, self.list.version);
+        let mut count = 0;
+        let mut found: Option<Refusal> = None;
+        while let Some(entry) = entries.next()? {
+            count += 1;
+            if entry.serial != serial {
+                continue;
+            }
+            let (serial, reason) = (hex(serial), entry.reason());
+            if reason.is_some_and(|reason| reason.is_removal()) {
+                found.get_or_insert(Refusal::Removed { serial });
+            } else if !matches!(found, Some(Refusal::Revoked { .. })) {
+                let revoked_at = entry.date()?;
+                found = Some(Refusal::Revoked {
+                    serial,
+                    revoked_at,
+                    reason,
+                });
+            }
+        }
+        found.map_or(Ok(count), Err)
+    }
+}
+
+/// Checks that the issuer signed the list, and may (RFC 5280 section 6.3.3 (b), (f) and (g)).
+fn authorise(
+    list: &List<'_>,
+    issuer: &X509Certificate<'_>,
+    policy: &Policy,
+) -> Result<(), Refusal> {
+    let subject = issuer.subject().as_raw();
+    if list.issuer != subject {
+        return Err(Refusal::OtherIssuer {
+            found: readable(list.issuer),
+            wanted: readable(subject),
+        });
+    }
+    let usage = issuer.key_usage().map_err(|error| Refusal::Certificate {
+        whose: "of the issuer",
+        reason: error.to_string(),
+    })?;
+    if usage.is_some_and(|usage| !usage.value.crl_sign()) {
+        let issuer = readable(subject);
+        return Err(Refusal::IssuerNotAllowed { issuer });
+    }
+    let key = issuer.public_key().raw;
+    let signature = list.signed.verify(key, policy.allow_sha1);
+    signature.map_err(Refusal::Signature)
+}
+
+/// Until when the list holds, if it holds now (RFC 5280 section 6.3.3 (a)), with the CA's clock
+/// allowed to be ahead by the skew.
+fn window(list: &List<'_>, policy: &Policy, at: SystemTime) -> Result<SystemTime, Refusal> {
+    let (this_update, next_update) = (list.this_update, list.next_update);
+    if let Some(next_update) = next_update
+        && next_update < this_update
+    {
+        return Err(Refusal::Reversed {
+            this_update,
+            next_update,
+        });
+    }
+    if at.checked_add(policy.skew).unwrap_or(at) < this_update {
+        return Err(Refusal::NotYetValid { this_update, at });
+    }
+    if let Some(next_update) = next_update
+        && at >= next_update
+    {
+        return Err(Refusal::Expired { next_update, at });
+    }
+    let default = next_update.is_none().then_some(AGE_WITHOUT_NEXT_UPDATE);
+    let max_age = policy.max_age.or(default).map(|age| age.min(CENTURY));
+    let too_old = max_age.map(|age| this_update + age);
+    if let (Some(max_age), Some(too_old)) = (max_age, too_old)
+        && at >= too_old
+    {
+        return Err(Refusal::TooOld {
+            this_update,
+            max_age,
+            at,
+        });
+    }
+    let ends = [next_update, too_old].into_iter().flatten();
+    Ok(ends.min().expect("without nextUpdate there is an age"))
+}
+
+/// RFC 5280 section 5.2.3: numbers only rise. The same list may come again. A list without a number
+/// is taken (old CAs write none), but not in the place of one that had one.
+fn check_number(number: Option<CrlNumber>, last: Option<CrlNumber>) -> Result<(), Refusal> {
+    match (number, last) {
+        (_, None) => Ok(()),
+        (None, Some(last)) => Err(Refusal::Unnumbered { last }),
+        (Some(number), Some(last)) if number < last => Err(Refusal::Older { number, last }),
+        (Some(_), Some(_)) => Ok(()),
+    }
+}
+
+fn parse<'a>(
+    der: &'a CertificateDer<'_>,
+    whose: &'static str,
+) -> Result<X509Certificate<'a>, Refusal> {
+    parse_certificate(der).map_err(|error| Refusal::Certificate {
+        whose,
+        reason: error.to_string(),
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// No bound is longer, so that adding it to a time of four-digit years cannot overflow.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
