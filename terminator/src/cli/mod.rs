@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 mod admin;
 mod check;
 mod completions;
+mod crl;
 pub mod demo;
 mod egress;
 mod man;
@@ -23,6 +24,7 @@ mod reload;
 mod run;
 mod schema;
 mod status;
+mod verdict;
 
 /// Terminates TLS and staples a verified OCSP response to every handshake that asks for one.
 #[derive(Debug, Parser)]
@@ -47,6 +49,7 @@ enum Command {
     Status(status::Args),
     Reload(reload::Args),
     Ocsp(ocsp::Args),
+    Crl(crl::Args),
     Probe(probe::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -64,6 +67,7 @@ impl Command {
             Self::Status(args) => status::run(&args),
             Self::Reload(args) => reload::run(&args),
             Self::Ocsp(args) => ocsp::run(&args),
+            Self::Crl(args) => crl::run(&args),
             Self::Probe(args) => probe::run(&args),
             Self::Schema(args) => schema::run(&args),
             Self::Completions(args) => completions::run(&args),
