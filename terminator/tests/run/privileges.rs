@@ -85,7 +85,7 @@ fn a_user_that_does_not_exist_prevents_the_start() {
     let mut place = Place::new();
     place.top += "user = \"no-such-user\"\n";
     let (code, said) = place.fail_to_start();
-    assert_ne!(code, 0);
+    assert_eq!(code, 2, "{said}");
     assert!(
         said.contains("no-such-user") && said.contains("useradd"),
         "{said}"

@@ -31,7 +31,7 @@ use crate::observability::admin::{Server, Socket};
 use crate::observability::counters::{Counters, FetchCounters};
 use crate::observability::{Instance, WorkerView, events};
 use crate::snapshot::Subscriber;
-use crate::sys::privileges;
+use crate::sys::privileges::{self, PrivilegeError};
 
 use capacity::Plan;
 use manager::Manager;
@@ -73,6 +73,10 @@ fn is_for_the_operator(error: &anyhow::Error) -> bool {
         || error.is::<Unreadable>()
         || error.is::<capacity::TooFewDescriptors>()
         || matches!(error.downcast_ref(), Some(StartError::Load(_)))
+        || matches!(
+            error.downcast_ref(),
+            Some(PrivilegeError::UnknownUser(_) | PrivilegeError::UnknownGroup(_))
+        )
 }
 
 /// The configuration file cannot be read.
