@@ -462,7 +462,7 @@ fn the_listeners_policy_of_suites_and_groups_is_kept() {
     let mut setup = Setup::new();
     setup.site("a.example", echo.written(), "");
     setup.listen =
-        "ciphers = [\"TLS13_CHACHA20_POLY1305_SHA256\"]\ngroups = [\"secp384r1\"]\n".to_owned();
+        "ciphers = [\"TLS13_CHACHA20_POLY1305_SHA256\"]\ngroups = [\"P-384\"]\n".to_owned();
     let clinch = setup.start();
     let session = setup.connect("a.example");
     assert_eq!(session.suite(), CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
