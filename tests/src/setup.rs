@@ -35,6 +35,8 @@ pub struct Setup {
     pub top: String,
     /// Lines of `[listen.public]` after the addresses.
     pub listen: String,
+    /// Lines of `[timeouts]`. Draining is short, since a test that ends may still hold connections.
+    pub timeouts: String,
     /// Lines of `[log]`.
     pub log: String,
     /// Tables after the sites.
@@ -73,7 +75,8 @@ impl Setup {
             address: place::fresh(),
             top: format!("workers = 2\ncache_dir = {cache:?}\n"),
             listen: String::new(),
-            log: "level = \"debug\"\n".to_owned(),
+            timeouts: "drain = \"2s\"\n".to_owned(),
+            log: "level = \"clinch=debug,info\"\n".to_owned(),
             tables: String::new(),
             sites: Vec::new(),
             files: 0,
@@ -160,6 +163,7 @@ impl Setup {
         let admin = format!("unix:{}", self.admin_path().display());
         let _ = writeln!(text, "[admin]\nlisten = {admin:?}");
         let _ = writeln!(text, "[log]\n{}", self.log);
+        let _ = writeln!(text, "[timeouts]\n{}", self.timeouts);
         let _ = writeln!(
             text,
             "[listen.public]\naddress = [\"{}\"]\n{}",

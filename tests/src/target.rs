@@ -24,15 +24,19 @@ pub struct Target {
 impl Target {
     /// Starts it with the defaults.
     pub fn start() -> Self {
-        Self::start_with("", "")
+        Self::start_as(|_| ())
     }
 
-    /// Starts it with lines for its listener, and further tables.
-    pub fn start_with(listen: &str, tables: &str) -> Self {
+    /// Starts it with further timeouts.
+    pub fn with_timeouts(lines: &str) -> Self {
+        Self::start_as(|setup| setup.timeouts.push_str(lines))
+    }
+
+    /// Starts it with a changed setup.
+    pub fn start_as(change: impl FnOnce(&mut Setup)) -> Self {
         let echo = Backend::echo();
         let (mut setup, issued) = Setup::with_site("a.example", echo.written());
-        setup.listen = listen.to_owned();
-        setup.tables = tables.to_owned();
+        change(&mut setup);
         let clinch = setup.start();
         Self {
             clinch,

@@ -77,7 +77,8 @@ fn an_oversized_record_and_an_oversized_hello_are_refused() {
 
 #[test]
 fn a_client_that_never_completes_its_handshake_is_bounded_in_bytes() {
-    let target = Target::start_with("", "[limits]\nhandshake_bytes = 16384\n");
+    let target =
+        Target::start_as(|setup| setup.tables = "[limits]\nhandshake_bytes = 16384\n".into());
     let mut hello = vec![1, 0, 0x60, 0];
     hello.resize(24 * 1024, 0);
     let flood: Vec<u8> = hello

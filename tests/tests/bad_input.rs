@@ -70,7 +70,7 @@ fn a_truncated_hello_and_an_end_is_a_client_that_left() {
 
 #[test]
 fn a_silent_client_is_timed_out() {
-    let target = Target::start_with("", "[timeouts]\nhandshake = \"1s\"\n");
+    let target = Target::with_timeouts("handshake = \"1s\"\n");
     let begun = Instant::now();
     let mut silent = target.connect();
     let mut half = target.connect();
@@ -90,7 +90,7 @@ fn a_silent_client_is_timed_out() {
 
 #[test]
 fn a_client_that_trickles_its_hello_does_not_outlast_the_timeout() {
-    let target = Target::start_with("", "[timeouts]\nhandshake = \"1s\"\n");
+    let target = Target::with_timeouts("handshake = \"1s\"\n");
     let whole = target.setup.client().hello("a.example");
     let mut stream = target.connect();
     let ended = whole.iter().any(|byte| {
@@ -117,7 +117,7 @@ fn a_client_that_reads_nothing_holds_a_bounded_amount() {
         }
     });
     let (mut setup, _) = Setup::with_site("a.example", flood.written());
-    setup.tables = "[timeouts]\nidle = \"2s\"\n".to_owned();
+    setup.timeouts.push_str("idle = \"2s\"\n");
     let clinch = setup.start();
     let before = resident(&clinch);
     let session = setup.connect("a.example");

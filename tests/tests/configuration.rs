@@ -193,14 +193,14 @@ fn files_that_are_missing_or_hold_something_else_are_named() {
     std::fs::write(&files.cert, [0xff; 100]).expect("our own file");
     refused(&setup, &[cert]);
     std::fs::remove_file(&files.cert).expect("our own file");
-    refused(&setup, &[cert, "no such file"]);
+    refused(&setup, &[cert, "exist"]);
 }
 
 #[test]
 fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_one() {
     let echo = Backend::echo();
     let (mut setup, _) = Setup::with_site("a.example", echo.written());
-    setup.tables = "[timeouts]\nhandshaek = \"5s\"\n".to_owned();
+    setup.timeouts.push_str("handshaek = \"5s\"\n");
     let text = setup.text();
     let line = 1 + text
         .lines()

@@ -144,7 +144,7 @@ fn a_bad_reload_changes_nothing_and_says_why() {
     let clinch = setup.start();
     let mut held = setup.connect("a.example");
     setup.site("b.example", echo.written(), "");
-    setup.tables = "[timeouts]\nhandshaek = \"5s\"\n".to_owned();
+    setup.timeouts.push_str("handshaek = \"5s\"\n");
     setup.write_config();
     let said = ask(&clinch, "reload", &[]);
     assert_eq!(said.code, Some(3), "{}", said.text);
@@ -207,7 +207,8 @@ fn handshakes_go_on_through_many_reloads() {
 #[test]
 fn sigterm_drains_what_is_open_and_takes_nothing_new() {
     let echo = Backend::echo();
-    let (setup, _) = Setup::with_site("a.example", echo.written());
+    let (mut setup, _) = Setup::with_site("a.example", echo.written());
+    setup.timeouts = "drain = \"60s\"\n".to_owned();
     let mut clinch = setup.start();
     let mut held = setup.connect("a.example");
     held.echo(b"open");
@@ -233,7 +234,7 @@ fn sigterm_drains_what_is_open_and_takes_nothing_new() {
 fn draining_ends_at_its_timeout() {
     let echo = Backend::echo();
     let (mut setup, _) = Setup::with_site("a.example", echo.written());
-    setup.tables = "[timeouts]\ndrain = \"1s\"\n".to_owned();
+    setup.timeouts = "drain = \"1s\"\n".to_owned();
     let mut clinch = setup.start();
     let mut held = setup.connect("a.example");
     held.echo(b"open and never closed");

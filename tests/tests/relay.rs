@@ -29,7 +29,7 @@ fn bytes(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// One site in front of these backends.
-fn site(backends: &[&str], more: &str, tables: &str) -> (Setup, Clinch) {
+fn site(backends: &[&str], more: &str, timeouts: &str) -> (Setup, Clinch) {
     let mut setup = Setup::new();
     let issued = setup
         .authority
@@ -37,7 +37,7 @@ fn site(backends: &[&str], more: &str, tables: &str) -> (Setup, Clinch) {
         .expect("sound");
     let files = setup.write(&issued);
     setup.site_of(&["a.example"], &files, backends, more);
-    setup.tables = tables.to_owned();
+    setup.timeouts.push_str(timeouts);
     let clinch = setup.start();
     (setup, clinch)
 }
@@ -316,8 +316,8 @@ fn without_any_backend_the_client_is_told_by_an_end() {
 fn a_backend_that_does_not_answer_a_connect_is_left_for_the_next() {
     let hanging = Hanging::new().expect("a full accept queue");
     let echo = Backend::echo();
-    let tables = "[timeouts]\nconnect = \"300ms\"\n";
-    let (setup, clinch) = site(&[&hanging.written(), echo.written()], "", tables);
+    let timeouts = "connect = \"300ms\"\n";
+    let (setup, clinch) = site(&[&hanging.written(), echo.written()], "", timeouts);
     let begun = Instant::now();
     for _ in 0..4 {
         setup.connect("a.example").echo(b"served by the other");
@@ -334,7 +334,7 @@ fn a_backend_that_does_not_answer_a_connect_is_left_for_the_next() {
 #[test]
 fn nothing_moving_for_the_idle_timeout_ends_the_connection_with_a_close_notify() {
     let echo = Backend::echo();
-    let (setup, clinch) = site(&[echo.written()], "", "[timeouts]\nidle = \"1s\"\n");
+    let (setup, clinch) = site(&[echo.written()], "", "idle = \"1s\"\n");
     let mut session = setup.connect("a.example");
     // As long as something moves, it stays.
     for _ in 0..6 {

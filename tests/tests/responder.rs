@@ -16,7 +16,7 @@ const FETCHES: &str = "clinch_ocsp_fetches_total";
 fn outlive(name: &str, mode: &Mode, result: &str) {
     let echo = Backend::echo();
     let mut setup = Setup::new();
-    setup.tables = "[timeouts]\nstartup_wait = \"2s\"\n".to_owned();
+    setup.timeouts.push_str("startup_wait = \"2s\"\n");
     let issued = setup.site("a.example", echo.written(), "");
     setup.responder.set(match mode {
         Mode::Redirects(_) => Mode::Redirects(setup.url.clone()),

@@ -154,7 +154,13 @@ impl Scene {
                 first.ip()
             );
         }
-        let _ = writeln!(text, "  clinch status -c {}", self.config().display());
+        let program = std::env::current_exe().unwrap_or_else(|_| "clinch".into());
+        let _ = writeln!(
+            text,
+            "  {} status -c {}",
+            program.display(),
+            self.config().display()
+        );
         let _ = writeln!(
             text,
             "\nlog: {}\nCtrl-C ends it and removes the files.\n",
