@@ -244,9 +244,12 @@ impl Relay<'_> {
         dropped.release(&self.core.buffers);
     }
 
-    /// Ends both directions because of a fault.
+    /// Ends both directions because of a fault. What fails after a sweep ended the connection fails
+    /// because of that: a client that does not even take the farewell was idle, not lost.
     fn abort(&self, fault: RelayEnd) {
-        self.fault.set(Some(self.fault.get().unwrap_or(fault)));
+        if self.watch.ended().is_none() {
+            self.fault.set(Some(self.fault.get().unwrap_or(fault)));
+        }
         self.watch.client().socket.shutdown(Shutdown::Both);
         self.backend.socket.shutdown(Shutdown::Both);
     }

@@ -184,18 +184,16 @@ impl Session {
         }
     }
 
-    /// Collects the alert that rustls has queued after an error.
+    /// Collects the alert that rustls has queued after an error. Only as long as something is queued:
+    /// asked once more, rustls would judge the same bytes again and queue a second alert.
     fn alert(&mut self, input: &mut Chunk, out: &mut Chunk, buffers: &Buffers) {
-        for _ in 0..ALERTS {
+        while self.tls.wants_write() {
             let UnbufferedStatus { state, .. } = self.tls.process_tls_records(input.bytes_mut());
-            match state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    if encode(&mut data, out, buffers).is_err() {
-                        return;
-                    }
-                }
-                Ok(ConnectionState::TransmitTlsData(transmit)) => return transmit.done(),
-                _ => return,
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = state else {
+                return;
+            };
+            if encode(&mut data, out, buffers).is_err() {
+                return;
             }
         }
     }
@@ -230,6 +228,3 @@ fn holds_record(bytes: &[u8]) -> bool {
         _ => false,
     }
 }
-
-/// Messages that rustls may have queued when it fails.
-const ALERTS: usize = 4;
