@@ -59,7 +59,8 @@ pub(super) fn refresh_at(
     let planned = end - lead.min(length) - jitter.min(length.saturating_sub(lead));
     let left = end.duration_since(taken).unwrap_or_default();
     let late = (left / 4).max((length / 100).clamp(SHORTEST_PAUSE, LONGEST_FLOOR));
-    planned.max(taken + late.min(left.max(SHORTEST_PAUSE)))
+    // Never so late that no time is left: half of what remains is for the answer.
+    planned.max(taken + late.min((left / 2).max(SHORTEST_PAUSE)))
 }
 
 /// How long to wait after the `failures`-th failure in a row (counted from 1). `left` is how long
