@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
@@ -19,6 +20,8 @@ pub struct Clinch {
     config: PathBuf,
     admin: PathBuf,
     log: Arc<Mutex<String>>,
+    /// Read its output until that ends.
+    readers: Vec<JoinHandle<()>>,
     ended: Option<ExitStatus>,
 }
 
@@ -58,13 +61,16 @@ impl Clinch {
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
         let log = Arc::new(Mutex::new(String::new()));
-        collect(child.stdout.take().expect("piped"), &log);
-        collect(child.stderr.take().expect("piped"), &log);
+        let readers = vec![
+            collect(child.stdout.take().expect("piped"), &log),
+            collect(child.stderr.take().expect("piped"), &log),
+        ];
         let mut clinch = Self {
             child,
             config: config.to_owned(),
             admin: admin.to_owned(),
             log,
+            readers,
             ended: None,
         };
         if !how.impatient {
@@ -134,6 +140,20 @@ impl Clinch {
         self.child.id()
     }
 
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> u64 {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs");
+        open.count() as u64
+    }
+
+    /// Bounds its descriptors from now on.
+    #[track_caller]
+    pub fn limit_descriptors(&self, most: u64) {
+        let (pid, limit) = (self.pid().to_string(), format!("--nofile={most}:"));
+        let said = crate::peers::run("prlimit", &["--pid", &pid, &limit]);
+        assert_eq!(said.code, Some(0), "{}", said.text);
+    }
+
     /// The configuration file it was started with.
     pub fn config(&self) -> &Path {
         &self.config
@@ -157,13 +177,20 @@ impl Clinch {
         self.ended.is_some()
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it, and every process that writes to its log, ends.
     #[track_caller]
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
-        eventually("clinch ends", limit, || {
+        let status = eventually("clinch ends", limit, || {
             self.has_ended();
             self.ended
-        })
+        });
+        eventually("its log ends", PROMPT, || {
+            self.readers
+                .iter()
+                .all(JoinHandle::is_finished)
+                .then_some(())
+        });
+        status
     }
 
     /// Ends it with SIGTERM and asserts that it ended well.
@@ -245,7 +272,7 @@ pub fn binary() -> &'static Path {
     })
 }
 
-fn collect(from: impl std::io::Read + Send + 'static, log: &Arc<Mutex<String>>) {
+fn collect(from: impl std::io::Read + Send + 'static, log: &Arc<Mutex<String>>) -> JoinHandle<()> {
     let log = Arc::clone(log);
     std::thread::spawn(move || {
         for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
@@ -253,5 +280,5 @@ fn collect(from: impl std::io::Read + Send + 'static, log: &Arc<Mutex<String>>) 
             log.push_str(&String::from_utf8_lossy(&line));
             log.push('\n');
         }
-    });
+    })
 }

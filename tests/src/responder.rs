@@ -12,7 +12,7 @@ mod answer;
 mod http;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use rustix::net::Shutdown;
@@ -146,8 +146,9 @@ struct Shared {
     requests: Mutex<Vec<Request>>,
     /// While it listens.
     listener: Mutex<Option<Arc<TcpListener>>>,
-    /// Connections taken, to be ended with the responder.
-    connections: Mutex<Vec<TcpStream>>,
+    /// Connections that are open, to be ended with the responder. Only whoever serves one keeps it
+    /// open, so that it can be closed, or reset, at will.
+    connections: Mutex<Vec<Weak<TcpStream>>>,
 }
 
 impl Responder {
@@ -217,10 +218,9 @@ impl Responder {
         std::thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
                 let shared = Arc::clone(&shared);
-                if let Ok(held) = stream.try_clone() {
-                    lock(&shared.connections).push(held);
-                }
-                std::thread::spawn(move || shared.serve(stream));
+                let stream = Arc::new(stream);
+                lock(&shared.connections).push(Arc::downgrade(&stream));
+                std::thread::spawn(move || shared.serve(&stream));
             }
         });
     }
@@ -236,7 +236,8 @@ impl Responder {
 impl Drop for Responder {
     fn drop(&mut self) {
         self.unlisten();
-        for stream in lock(&self.shared.connections).drain(..) {
+        let connections = std::mem::take(&mut *lock(&self.shared.connections));
+        for stream in connections.iter().filter_map(Weak::upgrade) {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
     }
@@ -245,30 +246,22 @@ impl Drop for Responder {
 impl Shared {
     /// Serves one connection, which carries one request. An I/O error means that the client left,
     /// which is its right.
-    fn serve(&self, mut stream: TcpStream) {
+    fn serve(&self, stream: &TcpStream) {
         let mode = lock(&self.mode).clone();
         if mode == Mode::ClosesAtOnce {
-            self.forget(&stream);
             return;
         }
-        let Ok(request) = http::read_request(&mut stream) else {
+        let Ok(request) = http::read_request(stream) else {
             return;
         };
         let der = request.der.clone();
         lock(&self.requests).push(request);
-        let _ = self.treat(&mode, &der, &mut stream);
-        self.forget(&stream);
+        let _ = self.treat(&mode, &der, stream);
         // Read to the end, so that closing does not reset an answer that is still under way.
         http::close(stream);
     }
 
-    /// Lets go of the copy that is kept of a connection: it ends only with its last descriptor.
-    fn forget(&self, stream: &TcpStream) {
-        let peer = stream.peer_addr().ok();
-        lock(&self.connections).retain(|held| held.peer_addr().ok() != peer);
-    }
-
-    fn treat(&self, mode: &Mode, der: &[u8], stream: &mut TcpStream) -> std::io::Result<()> {
+    fn treat(&self, mode: &Mode, der: &[u8], stream: &TcpStream) -> std::io::Result<()> {
         let good = || Answer::Good.bytes(&self.authority, der);
         match mode {
             Mode::Refused | Mode::ClosesAtOnce => Ok(()),

@@ -192,8 +192,7 @@ fn bytes_that_are_not_tls_after_the_handshake_end_the_connection() {
         .expect("taken");
     session
         .read_to_close()
-        .err()
-        .expect("an alert or an end without close_notify");
+        .expect_err("an alert or an end without close_notify");
     target
         .clinch
         .wait_for_count(ENDS, &["reason=\"client_protocol\""], 1.0);

@@ -14,6 +14,12 @@ use clinch_tests::skip;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+/// The name of the site in each test.
+const NAME: &str = "a.example";
+
+/// The serial number of its certificate.
+const SERIAL: u32 = 0x1001;
+
 /// A CA in files, with the index that `openssl ocsp` answers from.
 struct Ca {
     dir: tempfile::TempDir,
@@ -36,9 +42,23 @@ enum Known {
     Unheard,
 }
 
+impl Known {
+    /// The index of `openssl ca`: state, end, revocation, serial, file, subject.
+    fn index(self) -> String {
+        match self {
+            Self::Valid => format!("V\t491231235959Z\t\t{SERIAL:04X}\tunknown\t/CN={NAME}\n"),
+            Self::Revoked => format!(
+                "R\t491231235959Z\t250101000000Z,keyCompromise\t{SERIAL:04X}\tunknown\t/CN={NAME}\n"
+            ),
+            Self::Unheard => String::new(),
+        }
+    }
+}
+
 impl Ca {
-    /// Makes a CA with keys of an algorithm (`ec` or `rsa`) and starts its responder.
-    fn start(algorithm: &str, signer: Signer) -> Self {
+    /// Makes a CA with keys of an algorithm (`ec` or `rsa`) and starts its responder, which knows
+    /// this of the certificate to be issued.
+    fn start(algorithm: &str, signer: Signer, known: Known) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let at = |name: &str| dir.path().join(name).display().to_string();
         let ca = [
@@ -64,7 +84,7 @@ impl Ca {
             ]
             .concat(),
         );
-        std::fs::write(at("index.txt"), "").expect("our own directory");
+        std::fs::write(at("index.txt"), known.index()).expect("our own directory");
         let signer = match signer {
             Signer::Ca => "ca",
             Signer::Delegate => {
@@ -115,22 +135,14 @@ impl Ca {
         }
     }
 
-    /// Issues a leaf and tells the responder what to say of it.
-    fn leaf(&self, name: &str, serial: u32, known: Known) -> Files {
+    /// Issues the certificate of the site.
+    fn leaf(&self) -> Files {
+        let url = format!("http://127.0.0.1:{}/", self.port);
         let extensions = format!(
-            "subjectAltName=DNS:{name}\nauthorityInfoAccess=OCSP;URI:http://127.0.0.1:{}/\nextendedKeyUsage=serverAuth\n",
-            self.port
+            "subjectAltName=DNS:{NAME}\nauthorityInfoAccess=OCSP;URI:{url}\nextendedKeyUsage=serverAuth\n"
         );
-        issue(self.dir.path(), name, serial, "ec", &extensions);
-        let mut index = std::fs::read_to_string(self.path("index.txt")).expect("ours");
-        let (state, when) = match known {
-            Known::Valid => ('V', ""),
-            Known::Revoked => ('R', "250101000000Z,keyCompromise"),
-            Known::Unheard => return self.files(name),
-        };
-        index += &format!("{state}\t491231235959Z\t{when}\t{serial:04X}\tunknown\t/CN={name}\n");
-        std::fs::write(self.path("index.txt"), index).expect("ours");
-        self.files(name)
+        issue(self.dir.path(), NAME, SERIAL, "ec", &extensions);
+        self.files(NAME)
     }
 
     fn files(&self, name: &str) -> Files {
@@ -153,9 +165,9 @@ impl Ca {
     }
 
     /// Clinch in front of one site with this certificate.
-    fn serve(&self, name: &str, files: &Files, backend: &str) -> (Setup, Clinch) {
+    fn serve(&self, files: &Files, backend: &str) -> (Setup, Clinch) {
         let mut setup = Setup::new();
-        setup.site_of(&[name], files, &[backend], "");
+        setup.site_of(&[NAME], files, &[backend], "");
         let clinch = setup.start();
         (setup, clinch)
     }
@@ -231,17 +243,15 @@ fn a_response_of_openssl_is_stapled_and_s_client_verifies_it() {
     let echo = Backend::echo();
     for algorithm in ["ec", "rsa"] {
         for signer in [Signer::Ca, Signer::Delegate] {
-            let ca = Ca::start(algorithm, signer);
-            let files = ca.leaf("a.example", 0x1001, Known::Valid);
-            let (setup, clinch) = ca.serve("a.example", &files, echo.written());
-            openssl_client(setup.address, "a.example", &ca.path("ca.pem"), &["-status"])
+            let ca = Ca::start(algorithm, signer, Known::Valid);
+            let files = ca.leaf();
+            let (setup, clinch) = ca.serve(&files, echo.written());
+            openssl_client(setup.address, NAME, &ca.path("ca.pem"), &["-status"])
                 .has("OCSP Response Status: successful (0x0)")
                 .has("Cert Status: good")
                 .has("Verify return code: 0 (ok)");
             let client = Client::new(&ca.root());
-            let session = client
-                .connect(setup.address, "a.example")
-                .expect("a handshake");
+            let session = client.connect(setup.address, NAME).expect("a handshake");
             let staple = session.staple.as_deref().expect("a staple");
             assert_right(staple, &session.chain[0], &session.chain[1]);
             clinch.stop();
@@ -255,13 +265,13 @@ fn a_certificate_that_openssl_calls_revoked_is_not_served() {
         skip!("openssl is not installed");
     }
     let echo = Backend::echo();
-    let ca = Ca::start("ec", Signer::Delegate);
-    let files = ca.leaf("a.example", 0x1002, Known::Revoked);
-    let (setup, clinch) = ca.serve("a.example", &files, echo.written());
+    let ca = Ca::start("ec", Signer::Delegate, Known::Revoked);
+    let files = ca.leaf();
+    let (setup, clinch) = ca.serve(&files, echo.written());
     clinch.wait_for_count("clinch_ocsp_fetches_total", &["result=\"revoked\""], 1.0);
     let client = Client::new(&ca.root());
     client
-        .connect(setup.address, "a.example")
+        .connect(setup.address, NAME)
         .err()
         .expect("a revoked certificate");
     clinch.stop();
@@ -273,13 +283,13 @@ fn a_certificate_that_openssl_does_not_know_is_served_unstapled() {
         skip!("openssl is not installed");
     }
     let echo = Backend::echo();
-    let ca = Ca::start("ec", Signer::Ca);
-    let files = ca.leaf("a.example", 0x1003, Known::Unheard);
-    let (setup, clinch) = ca.serve("a.example", &files, echo.written());
+    let ca = Ca::start("ec", Signer::Ca, Known::Unheard);
+    let files = ca.leaf();
+    let (setup, clinch) = ca.serve(&files, echo.written());
     clinch.wait_for_count("clinch_ocsp_fetches_total", &["result=\"refused\""], 1.0);
     let client = Client::new(&ca.root());
     let session = client
-        .connect(setup.address, "a.example")
+        .connect(setup.address, NAME)
         .expect("soft by default");
     assert_eq!(session.staple, None);
     clinch.stop();

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use clinch_tests::backend::{Backend, Stream};
 use clinch_tests::client::Session;
-use clinch_tests::peers::Said;
+use clinch_tests::peers::{Said, present};
 use clinch_tests::process::{Clinch, Start, clinch};
 use clinch_tests::responder::Mode;
 use clinch_tests::setup::{Setup, assert_stapled, set_mode};
-use clinch_tests::{PROMPT, eventually};
+use clinch_tests::{PROMPT, eventually, skip};
 use rustix::process::Signal;
 
 const RELOADS: &str = "clinch_reloads_total";
@@ -18,8 +18,8 @@ const RELOADS: &str = "clinch_reloads_total";
 /// Runs a command of clinch that talks to the running one.
 #[track_caller]
 fn ask(running: &Clinch, command: &str, more: &[&str]) -> Said {
-    let config = running.config().to_str().expect("UTF-8");
-    clinch(&[&[command, "-c", config], more].concat())
+    let admin = format!("unix:{}", running.admin().display());
+    clinch(&[&[command, "--admin", &admin], more].concat())
 }
 
 /// A site served, a connection open, and a second site written into the configuration.
@@ -285,27 +285,21 @@ fn an_egress_process_that_dies_is_started_again() {
 
 #[test]
 fn without_descriptors_it_waits_and_serves_again() {
-    let echo = Backend::echo();
-    let (mut setup, _) = Setup::with_site("a.example", echo.written());
-    setup
-        .tables
-        .push_str("[limits]\nconnections_per_worker = 400\n");
-    let clinch = setup.start_as(&Start {
-        descriptors: Some(160),
-        ..Start::default()
-    });
-    let mut held = Vec::new();
-    for _ in 0..200 {
-        let stream = TcpStream::connect(setup.address).expect("the kernel takes it");
-        held.push(stream);
+    if !present("prlimit") {
+        skip!("prlimit is not installed");
     }
-    eventually("it notices", PROMPT, || {
-        let metrics = clinch.metrics();
-        let noticed = metrics.sum(
-            "clinch_accept_failures_total",
-            &["reason=\"no_descriptors\""],
-        ) + metrics.sum("clinch_accept_pauses_total", &[]);
-        (noticed > 0.0).then_some(())
+    let echo = Backend::echo();
+    let (setup, _) = Setup::with_site("a.example", echo.written());
+    let clinch = setup.start();
+    // At start clinch reckons with the limit, so it has to fall while it runs.
+    let before = clinch.descriptors();
+    clinch.limit_descriptors(before + 8);
+    let held: Vec<TcpStream> = (0..40)
+        .map(|_| TcpStream::connect(setup.address).expect("the kernel takes it"))
+        .collect();
+    let reason = ["reason=\"no_descriptors\""];
+    eventually("it runs out", PROMPT, || {
+        (clinch.descriptors() >= before + 8).then_some(())
     });
     drop(held);
     eventually("it serves again", PROMPT, || {
@@ -314,7 +308,36 @@ fn without_descriptors_it_waits_and_serves_again() {
         let mut back = [0; 5];
         session.stream.read_exact(&mut back).ok()
     });
+    clinch.wait_for_count("clinch_accept_failures_total", &reason, 1.0);
     clinch.stop();
+}
+
+#[test]
+fn more_connections_than_descriptors_can_carry_are_refused_at_start() {
+    if !present("prlimit") {
+        skip!("prlimit is not installed");
+    }
+    let echo = Backend::echo();
+    let (mut setup, _) = Setup::with_site("a.example", echo.written());
+    setup.tables = "[limits]\nconnections_per_worker = 4000\n".to_owned();
+    let how = Start {
+        descriptors: Some(256),
+        impatient: true,
+        ..Start::default()
+    };
+    let mut clinch = setup.start_as(&how);
+    // With CAP_SYS_RESOURCE clinch raises the limit, however hard, and all is well.
+    let raised = eventually("refused, or the limit raised", PROMPT, || {
+        let serves = setup.client().connect(setup.address, "a.example").is_ok();
+        (serves || clinch.has_ended()).then_some(serves)
+    });
+    if raised {
+        clinch.stop();
+        return;
+    }
+    assert_eq!(clinch.wait(PROMPT).code(), Some(2));
+    let log = clinch.log();
+    assert!(log.contains("LimitNOFILE=16192"), "the remedy: {log}");
 }
 
 #[test]

@@ -96,10 +96,10 @@ fn a_good_staple_outlives_a_responder_that_goes_wrong() {
     let (setup, issued) = Setup::with_site("a.example", echo.written());
     setup
         .responder
-        .says(Answer::GoodFor(Duration::from_secs(24)));
+        .says(Answer::GoodFor(Duration::from_secs(12)));
     let clinch = setup.start();
     setup.responder.says(Answer::WrongSerial);
-    // The refresh is due well before the 24 seconds are over.
+    // The refresh is due well before the 12 seconds are over.
     clinch.wait_for_count(FETCHES, &["result=\"refused\""], 1.0);
     assert_stapled(&setup.connect("a.example"), &issued);
     clinch.stop();
@@ -111,7 +111,7 @@ fn a_certificate_that_is_revoked_later_is_no_longer_served() {
     let (setup, issued) = Setup::with_site("a.example", echo.written());
     setup
         .responder
-        .says(Answer::GoodFor(Duration::from_secs(24)));
+        .says(Answer::GoodFor(Duration::from_secs(12)));
     let clinch = setup.start();
     assert_stapled(&setup.connect("a.example"), &issued);
     setup.responder.says(Answer::Revoked);
@@ -132,10 +132,7 @@ fn after_a_restart_with_the_responder_down_the_first_handshake_is_stapled_from_t
     assert_stapled(&setup.connect("a.example"), &issued);
     let metrics = clinch.metrics();
     assert_eq!(metrics.sum("clinch_ocsp_cache_loads_total", &[]), 1.0);
-    assert_eq!(
-        metrics.sum("clinch_staplings_total", &["result=\"stapled\""]),
-        1.0
-    );
+    clinch.wait_for_count("clinch_staplings_total", &["result=\"stapled\""], 1.0);
     clinch.stop();
 }
 

@@ -178,10 +178,7 @@ fn a_session_is_resumed_by_any_worker_in_both_versions() {
         // All but the first: with two workers, a ticket that only its own worker knows would fail
         // in about half of them.
         assert_eq!(resumed, 23, "{kind}");
-        assert_eq!(
-            clinch.count(HANDSHAKES, &[&format!("kind=\"{kind}\"")]),
-            23.0
-        );
+        clinch.wait_for_count(HANDSHAKES, &[&format!("kind=\"{kind}\"")], 23.0);
     }
     clinch.stop();
 }

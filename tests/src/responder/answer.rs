@@ -13,8 +13,10 @@ pub enum Answer {
     Good,
     /// *Good*, signed by the issuer itself.
     GoodByIssuer,
-    /// *Good* until this long from now.
+    /// *Good* from now on for this long.
     GoodFor(Duration),
+    /// *Good* since an hour ago and for this long still, as from a cache between responder and us.
+    GoodStill(Duration),
     /// *Good* without a nextUpdate.
     GoodWithoutNextUpdate,
     /// *Revoked* an hour ago.
@@ -95,6 +97,12 @@ impl Answer {
                 ..good
             },
             Self::GoodFor(time) => OcspAnswer {
+                this_update: now,
+                produced_at: now,
+                next_update: Some(now + *time),
+                ..good
+            },
+            Self::GoodStill(time) => OcspAnswer {
                 next_update: Some(now + *time),
                 ..good
             },

@@ -12,7 +12,7 @@ use super::Request;
 pub(super) const OCSP: &str = "application/ocsp-response";
 
 /// Reads a whole request, GET or POST (RFC 6960 appendix A.1).
-pub(super) fn read_request(stream: &mut TcpStream) -> io::Result<Request> {
+pub(super) fn read_request(stream: &TcpStream) -> io::Result<Request> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;
@@ -44,14 +44,14 @@ pub(super) fn read_request(stream: &mut TcpStream) -> io::Result<Request> {
 }
 
 /// A complete answer with status 200.
-pub(super) fn ok(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn ok(stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
     head(stream, "200 OK", OCSP, Some(bytes.len() as u64))?;
     body(stream, bytes)
 }
 
 /// Status line and headers.
 pub(super) fn head(
-    stream: &mut TcpStream,
+    mut stream: &TcpStream,
     status: &str,
     content_type: &str,
     length: Option<u64>,
@@ -64,17 +64,17 @@ pub(super) fn head(
 }
 
 /// Bytes of a body.
-pub(super) fn body(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn body(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
     stream.write_all(bytes)
 }
 
 /// A body of zero bytes.
-pub(super) fn zeroes(stream: &mut TcpStream, size: u64) -> io::Result<()> {
-    io::copy(&mut io::repeat(0).take(size), stream).map(drop)
+pub(super) fn zeroes(mut stream: &TcpStream, size: u64) -> io::Result<()> {
+    io::copy(&mut io::repeat(0).take(size), &mut stream).map(drop)
 }
 
 /// A redirect.
-pub(super) fn redirect(stream: &mut TcpStream, to: &str) -> io::Result<()> {
+pub(super) fn redirect(mut stream: &TcpStream, to: &str) -> io::Result<()> {
     write!(
         stream,
         "HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -82,7 +82,7 @@ pub(super) fn redirect(stream: &mut TcpStream, to: &str) -> io::Result<()> {
 }
 
 /// A complete answer in chunks (RFC 9112 section 7.1).
-pub(super) fn chunked(stream: &mut TcpStream, bytes: &[u8], size: usize) -> io::Result<()> {
+pub(super) fn chunked(mut stream: &TcpStream, bytes: &[u8], size: usize) -> io::Result<()> {
     write!(
         stream,
         "HTTP/1.1 200 OK\r\ncontent-type: {OCSP}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
@@ -96,7 +96,7 @@ pub(super) fn chunked(stream: &mut TcpStream, bytes: &[u8], size: usize) -> io::
 }
 
 /// A complete answer, one byte after the other.
-pub(super) fn drip(stream: &mut TcpStream, bytes: &[u8], pause: Duration) -> io::Result<()> {
+pub(super) fn drip(mut stream: &TcpStream, bytes: &[u8], pause: Duration) -> io::Result<()> {
     head(stream, "200 OK", OCSP, Some(bytes.len() as u64))?;
     for byte in bytes {
         stream.write_all(&[*byte])?;
@@ -111,18 +111,18 @@ pub(super) fn reset(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Waits until the client closes.
-pub(super) fn wait_for_close(stream: &mut TcpStream) -> io::Result<()> {
-    io::copy(stream, &mut io::sink()).map(drop)
+pub(super) fn wait_for_close(mut stream: &TcpStream) -> io::Result<()> {
+    io::copy(&mut stream, &mut io::sink()).map(drop)
 }
 
 /// Ends the answer, then waits a moment for the client's end.
-pub(super) fn close(mut stream: TcpStream) {
-    if matches!(socket2::SockRef::from(&stream).linger(), Ok(Some(_))) {
+pub(super) fn close(stream: &TcpStream) {
+    if matches!(socket2::SockRef::from(stream).linger(), Ok(Some(_))) {
         return;
     }
     let _ = stream.shutdown(Shutdown::Write);
     let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
-    let _ = wait_for_close(&mut stream);
+    let _ = wait_for_close(stream);
 }
 
 fn read_headers(reader: &mut impl BufRead) -> io::Result<Vec<(String, String)>> {
