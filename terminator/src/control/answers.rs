@@ -10,7 +10,7 @@ use super::Control;
 use super::book::{Track, dice, label, validity};
 use super::fetch::{self, Answer, Failure, Question};
 use super::keeper::Work;
-use super::{reload, schedule};
+use super::{gather, schedule};
 use crate::clock;
 use crate::limits::REVOKED_RETRY;
 use crate::ocsp::{Refusal, VerifiedStaple};
@@ -36,7 +36,7 @@ impl Control {
             let question = Question {
                 certificate,
                 responders: responders.clone(),
-                policy: reload::policy(&subject.ocsp),
+                policy: gather::policy(&subject.ocsp),
                 table,
             };
             let asking = fetch::ask(self.client.clone(), question);

@@ -8,9 +8,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::gather::{self, Cached};
 use super::load::Subject;
 use super::queue::Queue;
-use super::reload::{self, Cached};
 use super::schedule::{self, Validity};
 use crate::certificate::{Fingerprint, Identity, Leaf};
 use crate::clock;
@@ -118,7 +118,7 @@ impl Book {
             };
         };
         // The settings of the site, or the issuer in the file, may have changed.
-        match reload::verify(staple.der(), identity, &subject.ocsp, now) {
+        match gather::verify(staple.der(), identity, &subject.ocsp, now) {
             Ok(staple) => SlotState::Stapled(Arc::new(staple)),
             Err(refusal) => {
                 tracing::warn!(

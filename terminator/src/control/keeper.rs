@@ -17,6 +17,8 @@ pub(super) struct Keeper {
     cache: Cache,
     work: mpsc::Sender<Work>,
     failures: mpsc::Receiver<CacheError>,
+    /// The writer's ends of both, until it is started.
+    writer: Option<(mpsc::Receiver<Work>, mpsc::Sender<CacheError>)>,
 }
 
 /// What the writer does.
@@ -30,18 +32,32 @@ pub(super) enum Work {
 }
 
 impl Keeper {
-    /// Starts the writer. Must be called within a tokio runtime.
-    pub(super) fn start(cache: Cache) -> Self {
-        let (work, mut assigned) = mpsc::channel(CACHE_QUEUE);
+    /// For a cache, with the writer not started yet.
+    pub(super) fn new(cache: Cache) -> Self {
+        let (work, assigned) = mpsc::channel(CACHE_QUEUE);
         let (failed, failures) = mpsc::channel(CACHE_QUEUE);
-        let writer = cache.clone();
+        Self {
+            cache,
+            work,
+            failures,
+            writer: Some((assigned, failed)),
+        }
+    }
+
+    /// Starts the writer, once. Call it when privileges are gone: the thread has those that the
+    /// process has then. Nobody waits for it but [`Keeper::finish`]: a disk may never answer.
+    pub(super) fn start(&mut self) {
+        let Some((mut assigned, failed)) = self.writer.take() else {
+            return;
+        };
+        let cache = self.cache.clone();
         // One thread, so that a staple and its removal keep their order.
-        tokio::task::spawn_blocking(move || {
+        std::thread::spawn(move || {
             while let Some(work) = assigned.blocking_recv() {
                 let done = match work {
-                    Work::Write(staple) => writer.write(&staple),
-                    Work::Remove(certificate) => writer.remove(certificate),
-                    Work::Prune(served, at) => writer.prune(&served, at).map(drop),
+                    Work::Write(staple) => cache.write(&staple),
+                    Work::Remove(certificate) => cache.remove(certificate),
+                    Work::Prune(served, at) => cache.prune(&served, at).map(drop),
                 };
                 if let Err(error) = done
                     && failed.blocking_send(error).is_err()
@@ -50,11 +66,6 @@ impl Keeper {
                 }
             }
         });
-        Self {
-            cache,
-            work,
-            failures,
-        }
     }
 
     /// For reading.

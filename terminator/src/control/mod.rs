@@ -16,6 +16,7 @@ mod book;
 mod cache;
 mod fetch;
 mod files;
+mod gather;
 mod handle;
 mod keeper;
 pub mod load;
@@ -27,13 +28,13 @@ pub mod status;
 mod tickets;
 mod watch;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::clock;
@@ -54,7 +55,7 @@ use cache::{Cache, CacheError};
 use fetch::Answer;
 use handle::Command;
 use keeper::{Keeper, Work};
-use reload::Gathered;
+use reload::{Read, Reloads};
 use watch::Watch;
 
 /// What control starts from.
@@ -87,25 +88,12 @@ pub struct Control {
     keeper: Option<Keeper>,
     watch: Watch,
     reloads: Reloads,
+    begun: bool,
     handle: Handle,
     commands: mpsc::Receiver<Command>,
     /// The wall clock and one that nobody sets, read together.
     clocks: (SystemTime, Instant),
     ending: bool,
-}
-
-/// What comes of reading the files for a reload.
-type Read = Result<Gathered, ReloadError>;
-
-/// Where the outcome of a reload goes.
-type Reply = oneshot::Sender<Result<ReloadReport, ReloadError>>;
-
-/// Reloads under way and to come.
-#[derive(Default)]
-struct Reloads {
-    running: Option<(JoinHandle<Read>, Option<Reply>)>,
-    waiting: VecDeque<Option<Reply>>,
-    last_error: Option<String>,
 }
 
 /// Why control cannot start.
@@ -148,7 +136,7 @@ impl Control {
     /// keys and to change users; it blocks. The subscribers are for the workers, one each.
     pub async fn prepare(setup: Setup) -> Result<(Self, Vec<Subscriber>), StartError> {
         let cache = setup.config.cache.as_deref().map(Cache::new);
-        let gathered = reload::gather_from(setup.config.clone(), 1, cache.as_ref(), None)?;
+        let gathered = gather::gather_from(setup.config.clone(), 1, cache.as_ref(), None)?;
         for warning in &gathered.loaded.warnings {
             tracing::warn!(event = "certificate_warning", "{warning}");
         }
@@ -173,11 +161,7 @@ impl Control {
         };
         let (publisher, subscribers) = Publisher::new(first, setup.workers)?;
         let (handle, commands) = Handle::new();
-        let (watch, warnings) = Watch::new(std::iter::once(setup.config_path.clone()));
-        for warning in warnings {
-            tracing::warn!(event = "watch_failed", "{warning}");
-        }
-        let mut control = Self {
+        let control = Self {
             config_path: setup.config_path,
             config: setup.config,
             counters: setup.counters,
@@ -188,30 +172,22 @@ impl Control {
             client,
             questions: JoinSet::new(),
             asked: HashMap::new(),
-            keeper: cache.map(Keeper::start),
-            watch,
+            keeper: cache.map(Keeper::new),
+            watch: Watch::new(),
+            begun: false,
             reloads: Reloads::default(),
             handle,
             commands,
             clocks: (clock::now(), Instant::now()),
             ending: false,
         };
-        for warning in control.tend() {
-            tracing::warn!(event = "watch_failed", "{warning}");
-        }
-        tracing::info!(
-            event = "stapling_started",
-            certificates = control.book.subjects.len(),
-            skipped = control.counters.skipped.value(),
-            from_cache = control.counters.from_cache.value(),
-            "stapling task started"
-        );
         Ok((control, subscribers))
     }
 
     /// Asks responders for what the cache did not have; returns when all answered, or after `wait`.
     /// What is still under way then goes on in [`Control::run`].
     pub async fn first_fetch(&mut self, wait: Duration) -> FirstFetch {
+        self.begin();
         let deadline = Instant::now() + wait;
         while !self.book.unsettled.is_empty() && !self.ending {
             tokio::select! {
@@ -233,6 +209,7 @@ impl Control {
 
     /// Works until [`Handle::shutdown`].
     pub async fn run(mut self) {
+        self.begin();
         while !self.ending {
             self.turn().await;
         }
@@ -240,6 +217,33 @@ impl Control {
         if let Some(keeper) = self.keeper.take() {
             keeper.finish().await;
         }
+    }
+
+    /// Starts what needs threads. A thread keeps the capabilities it is born with, so this is not
+    /// done before privileges are dropped.
+    fn begin(&mut self) {
+        if std::mem::replace(&mut self.begun, true) {
+            return;
+        }
+        if let Some(keeper) = &mut self.keeper {
+            keeper.start();
+        }
+        if let Err(error) = self.watch.start() {
+            tracing::warn!(
+                event = "watch_failed",
+                "changed files are not noticed ({error}); use `clinch reload` or SIGHUP"
+            );
+        }
+        for warning in self.tend() {
+            tracing::warn!(event = "watch_failed", "{warning}");
+        }
+        tracing::info!(
+            event = "stapling_started",
+            certificates = self.book.subjects.len(),
+            skipped = self.counters.skipped.value(),
+            from_cache = self.counters.from_cache.value(),
+            "stapling task started"
+        );
     }
 
     /// Waits for one event and handles it. May be dropped while it waits; handling does not wait.
@@ -332,105 +336,6 @@ impl Control {
         tracing::debug!(event = "ticket_keys_rotated", "session ticket keys rotated");
     }
 
-    fn start_reload(&mut self, reply: Option<Reply>) {
-        // A change on disk that a reload to come will see anyway needs none of its own.
-        if reply.is_some() || !self.reloads.waiting.iter().any(Option::is_none) {
-            self.reloads.waiting.push_back(reply);
-        }
-        self.next_reload();
-    }
-
-    fn next_reload(&mut self) {
-        if self.reloads.running.is_some() {
-            return;
-        }
-        let Some(reply) = self.reloads.waiting.pop_front() else {
-            return;
-        };
-        self.watch.refresh();
-        let path = self.config_path.clone();
-        let table = Arc::clone(&self.publisher.current().table);
-        let cache = self.keeper.as_ref().map(|keeper| keeper.cache().clone());
-        let reading = tokio::task::spawn_blocking(move || {
-            reload::gather(&path, table.epoch + 1, cache.as_ref(), &table)
-        });
-        self.reloads.running = Some((reading, reply));
-    }
-
-    fn finish_reload(&mut self, gathered: Read) {
-        let reply = self.reloads.running.take().and_then(|(_, reply)| reply);
-        let result = gathered.map(|gathered| self.adopt(gathered));
-        match &result {
-            Ok(report) => {
-                self.counters.reloads.one();
-                self.reloads.last_error = None;
-                tracing::info!(
-                    event = "reloaded",
-                    generation = report.generation,
-                    sites = report.sites,
-                    certificates = report.certificates,
-                    staples_kept = report.staples_kept,
-                    "new configuration in force"
-                );
-                for note in report.warnings.iter().chain(&report.needs_restart) {
-                    tracing::warn!(event = "reload_note", "{note}");
-                }
-            }
-            Err(error) => {
-                self.counters.reloads_refused.one();
-                self.reloads.last_error = Some(error.to_string());
-                tracing::error!(
-                    event = "reload_refused",
-                    "nothing was changed by the reload: {error}"
-                );
-            }
-        }
-        if let Some(reply) = reply {
-            // Whoever asked may have gone.
-            let _ = reply.send(result);
-        }
-        self.next_reload();
-    }
-
-    /// Puts what a reload has read in place of the old, in one publish.
-    fn adopt(&mut self, gathered: Gathered) -> ReloadReport {
-        let needs_restart = reload::needs_restart(&self.config, &gathered.config);
-        let Loaded {
-            table,
-            subjects,
-            mut warnings,
-        } = gathered.loaded;
-        let known = self.book.known(self.publisher.current());
-        // Questions about the old table end here; certificates that stay are asked about again.
-        self.questions = JoinSet::new();
-        self.asked.clear();
-        let (book, states) = Book::open(&table, subjects, gathered.cached, &known, &self.counters);
-        self.book = book;
-        let staples_kept = (0..).zip(&states).filter(|(index, state)| {
-            let fingerprint = table.certificates[*index as usize]
-                .identity
-                .leaf
-                .fingerprint;
-            matches!(state, SlotState::Stapled(_)) && known.contains_key(&fingerprint)
-        });
-        let staples_kept = staples_kept.count();
-        let (sites, certificates) = (table.sites.len(), table.certificates.len());
-        let generation = self.publisher.publish(|snapshot| {
-            snapshot.slots = slots(snapshot.generation, states);
-            snapshot.table = Arc::new(table);
-        });
-        self.config = gathered.config;
-        warnings.extend(self.tend());
-        ReloadReport {
-            generation,
-            sites,
-            certificates,
-            staples_kept,
-            needs_restart,
-            warnings,
-        }
-    }
-
     /// Tells the keeper which certificates matter, and watches their files.
     fn tend(&mut self) -> Vec<String> {
         let snapshot = self.publisher.current();
@@ -458,19 +363,6 @@ impl Control {
                 event = "cache_write_failed",
                 "the disk of the staple cache does not keep up; a staple was not kept"
             );
-        }
-    }
-}
-
-impl Reloads {
-    /// What the reload under way has read. May be dropped and called again.
-    async fn gathered(&mut self) -> Read {
-        match &mut self.running {
-            Some((reading, _)) => match reading.await {
-                Ok(gathered) => gathered,
-                Err(error) => Err(ReloadError::Fault(error.to_string())),
-            },
-            None => std::future::pending().await,
         }
     }
 }

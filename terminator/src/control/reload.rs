@@ -1,21 +1,22 @@
 //! The configuration and everything it names is read again and put in place of the old, whole or
 //! not at all.
 //!
-//! Reading happens on a thread of its own ([`gather`]), so that refreshes go on meanwhile; putting
-//! it in place ([`compare`], and control's own adopting) happens between two events of control.
+//! Reading happens on a thread of its own ([`gather`]); putting it in place happens between two events
+//! of control, in one publish. Reloads come one after the other.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use super::cache::Cache;
-use super::load::{self, LoadError, Loaded, Subject};
-use crate::certificate::{Fingerprint, Identity};
-use crate::clock;
-use crate::config::{Config, ConfigError, Listener, Ocsp};
-use crate::ocsp::{self, Policy, Refusal, VerifiedStaple};
-use crate::snapshot::Table;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::book::Book;
+use super::gather::{self, Gathered};
+use super::load::{LoadError, Loaded};
+use super::{Control, slots};
+use crate::config::{Config, ConfigError, Listener};
+use crate::snapshot::SlotState;
 
 /// What a reload did.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -74,117 +75,136 @@ pub enum ReloadError {
     ShuttingDown,
 }
 
-/// What was read, ready to be put in place.
-pub(super) struct Gathered {
-    pub(super) config: Config,
-    pub(super) loaded: Loaded,
-    /// For each certificate the staple that the cache had.
-    pub(super) cached: Vec<Cached>,
+/// What comes of reading the files for a reload.
+pub(super) type Read = Result<Gathered, ReloadError>;
+
+/// Where the outcome of a reload goes.
+pub(super) type Reply = oneshot::Sender<Result<ReloadReport, ReloadError>>;
+
+/// Reloads under way and to come.
+#[derive(Default)]
+pub(super) struct Reloads {
+    running: Option<(JoinHandle<Read>, Option<Reply>)>,
+    waiting: VecDeque<Option<Reply>>,
+    pub(super) last_error: Option<String>,
 }
 
-/// What the cache had for a certificate.
-pub(super) enum Cached {
-    /// Nothing, or nobody asked.
-    Nothing,
-    /// A response that the verifier passed.
-    Staple(Arc<VerifiedStaple>),
-    /// An ordinary end: it ran out while nobody looked.
-    Expired,
-    /// A file that cannot be read, or holds something that the verifier refused.
-    Unusable(String),
-}
+impl Control {
+    pub(super) fn start_reload(&mut self, reply: Option<Reply>) {
+        // A change on disk that a reload to come will see anyway needs none of its own.
+        if reply.is_some() || !self.reloads.waiting.iter().any(Option::is_none) {
+            self.reloads.waiting.push_back(reply);
+        }
+        self.next_reload();
+    }
 
-/// Reads configuration file, certificates, keys and cached staples. Blocks. A certificate of `kept`
-/// is not looked up in the cache: its staple is in memory.
-pub(super) fn gather(
-    path: &Path,
-    epoch: u64,
-    cache: Option<&Cache>,
-    kept: &Table,
-) -> Result<Gathered, ReloadError> {
-    let text = std::fs::read_to_string(path).map_err(|reason| ReloadError::File {
-        path: path.to_owned(),
-        reason,
-    })?;
-    let config = Config::parse(&text).map_err(|error| ReloadError::Config {
-        path: path.to_owned(),
-        reason: Box::new(error),
-    })?;
-    compare_listeners(&kept.listeners, &config.listeners)?;
-    Ok(gather_from(config, epoch, cache, Some(kept))?)
-}
+    fn next_reload(&mut self) {
+        if self.reloads.running.is_some() {
+            return;
+        }
+        let Some(reply) = self.reloads.waiting.pop_front() else {
+            return;
+        };
+        self.watch.refresh();
+        let path = self.config_path.clone();
+        let table = Arc::clone(&self.publisher.current().table);
+        let cache = self.keeper.as_ref().map(|keeper| keeper.cache().clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            gather::gather(&path, table.epoch + 1, cache.as_ref(), &table)
+        });
+        self.reloads.running = Some((reading, reply));
+    }
 
-/// As [`gather`], from a configuration that was read already.
-pub(super) fn gather_from(
-    config: Config,
-    epoch: u64,
-    cache: Option<&Cache>,
-    kept: Option<&Table>,
-) -> Result<Gathered, LoadError> {
-    let at = clock::now();
-    let loaded = load::load(&config, epoch, kept, at)?;
-    let known: HashSet<Fingerprint> = kept
-        .iter()
-        .flat_map(|kept| &kept.certificates)
-        .map(|certificate| certificate.identity.leaf.fingerprint)
-        .collect();
-    let cached = loaded
-        .table
-        .certificates
-        .iter()
-        .zip(&loaded.subjects)
-        .map(|(certificate, subject)| match cache {
-            Some(cache)
-                if subject.plan.is_ok()
-                    && !known.contains(&certificate.identity.leaf.fingerprint) =>
-            {
-                look_up(cache, &certificate.identity, subject, at)
+    pub(super) fn finish_reload(&mut self, gathered: Read) {
+        let reply = self.reloads.running.take().and_then(|(_, reply)| reply);
+        let result = gathered.map(|gathered| self.adopt(gathered));
+        match &result {
+            Ok(report) => {
+                self.counters.reloads.one();
+                self.reloads.last_error = None;
+                tracing::info!(
+                    event = "reloaded",
+                    generation = report.generation,
+                    sites = report.sites,
+                    certificates = report.certificates,
+                    staples_kept = report.staples_kept,
+                    "new configuration in force"
+                );
+                for note in report.warnings.iter().chain(&report.needs_restart) {
+                    tracing::warn!(event = "reload_note", "{note}");
+                }
             }
-            _ => Cached::Nothing,
-        })
-        .collect();
-    Ok(Gathered {
-        config,
-        loaded,
-        cached,
-    })
-}
+            Err(error) => {
+                self.counters.reloads_refused.one();
+                self.reloads.last_error = Some(error.to_string());
+                tracing::error!(
+                    event = "reload_refused",
+                    "nothing was changed by the reload: {error}"
+                );
+            }
+        }
+        if let Some(reply) = reply {
+            // Whoever asked may have gone.
+            let _ = reply.send(result);
+        }
+        self.next_reload();
+    }
 
-fn look_up(cache: &Cache, identity: &Identity, subject: &Subject, at: SystemTime) -> Cached {
-    let response = match cache.read(identity.leaf.fingerprint) {
-        Ok(Some(response)) => response,
-        Ok(None) => return Cached::Nothing,
-        Err(error) => return Cached::Unusable(error.to_string()),
-    };
-    match verify(&response, identity, &subject.ocsp, at) {
-        Ok(staple) => Cached::Staple(Arc::new(staple)),
-        Err(Refusal::Expired { .. } | Refusal::TooOld { .. }) => Cached::Expired,
-        Err(refusal) => Cached::Unusable(refusal.to_string()),
+    /// Puts what a reload has read in place of the old, in one publish.
+    fn adopt(&mut self, gathered: Gathered) -> ReloadReport {
+        let needs_restart = needs_restart(&self.config, &gathered.config);
+        let Loaded {
+            table,
+            subjects,
+            mut warnings,
+        } = gathered.loaded;
+        let known = self.book.known(self.publisher.current());
+        // Questions about the old table end here; certificates that stay are asked about again.
+        self.questions = JoinSet::new();
+        self.asked.clear();
+        let (book, states) = Book::open(&table, subjects, gathered.cached, &known, &self.counters);
+        self.book = book;
+        let staples_kept = (0..).zip(&states).filter(|(index, state)| {
+            let fingerprint = table.certificates[*index as usize]
+                .identity
+                .leaf
+                .fingerprint;
+            matches!(state, SlotState::Stapled(_)) && known.contains_key(&fingerprint)
+        });
+        let staples_kept = staples_kept.count();
+        let (sites, certificates) = (table.sites.len(), table.certificates.len());
+        let generation = self.publisher.publish(|snapshot| {
+            snapshot.slots = slots(snapshot.generation, states);
+            snapshot.table = Arc::new(table);
+        });
+        self.config = gathered.config;
+        warnings.extend(self.tend());
+        ReloadReport {
+            generation,
+            sites,
+            certificates,
+            staples_kept,
+            needs_restart,
+            warnings,
+        }
     }
 }
 
-/// Verifies a response for a certificate with its issuer at hand.
-pub(super) fn verify(
-    response: &[u8],
-    identity: &Identity,
-    settings: &Ocsp,
-    at: SystemTime,
-) -> Result<VerifiedStaple, Refusal> {
-    let issuer = identity.issuer().ok_or(Refusal::NotTheIssuer)?;
-    ocsp::verify(response, &identity.chain[0], issuer, &policy(settings), at)
-}
-
-/// The part of a site's settings that the verifier looks at.
-pub(super) fn policy(settings: &Ocsp) -> Policy {
-    Policy {
-        skew: settings.skew,
-        max_age: settings.max_age,
-        allow_sha1: settings.allow_sha1,
+impl Reloads {
+    /// What the reload under way has read. May be dropped and called again.
+    pub(super) async fn gathered(&mut self) -> Read {
+        match &mut self.running {
+            Some((reading, _)) => match reading.await {
+                Ok(gathered) => gathered,
+                Err(error) => Err(ReloadError::Fault(error.to_string())),
+            },
+            None => std::future::pending().await,
+        }
     }
 }
 
 /// Sockets are bound before privileges are dropped, so a reload cannot change them.
-fn compare_listeners(old: &[Listener], new: &[Listener]) -> Result<(), ReloadError> {
+pub(super) fn compare_listeners(old: &[Listener], new: &[Listener]) -> Result<(), ReloadError> {
     let refused = |listener: &Listener, change: String| ReloadError::Listeners {
         listener: listener.name.clone(),
         change,
@@ -213,7 +233,7 @@ fn compare_listeners(old: &[Listener], new: &[Listener]) -> Result<(), ReloadErr
 }
 
 /// Settings that differ and that a reload does not change.
-pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
+fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     let mut changed = Vec::new();
     let mut note = |differs: bool, what: &str| {
         if differs {

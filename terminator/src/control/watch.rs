@@ -19,6 +19,7 @@ pub(super) struct Watch {
     /// Ends the watching when dropped.
     watcher: Option<RecommendedWatcher>,
     events: mpsc::Receiver<()>,
+    sender: mpsc::Sender<()>,
     files: HashMap<PathBuf, Option<Trace>>,
     /// Where they are.
     directories: HashSet<PathBuf>,
@@ -36,35 +37,34 @@ struct Trace {
 }
 
 impl Watch {
-    /// Watches these files. What cannot be watched is returned in words, and left out.
-    pub(super) fn new(files: impl Iterator<Item = PathBuf>) -> (Self, Vec<String>) {
+    /// Watches nothing yet.
+    pub(super) fn new() -> Self {
         let (sender, events) = mpsc::channel(1);
+        Self {
+            watcher: None,
+            events,
+            sender,
+            files: HashMap::new(),
+            directories: HashSet::new(),
+            stir: None,
+        }
+    }
+
+    /// Starts the thread that the kernel's notices come in on, once. Call it when privileges are
+    /// gone: the thread has those that the process has then.
+    pub(super) fn start(&mut self) -> Result<(), notify::Error> {
+        let sender = self.sender.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.map_or(true, |event| is_change(event.kind)) {
                 // One waiting notice says as much as many.
                 let _ = sender.try_send(());
             }
         });
-        let mut warnings = Vec::new();
-        let watcher = watcher
-            .inspect_err(|error| {
-                warnings.push(format!(
-                    "changed files are not noticed ({error}); use `clinch reload` or SIGHUP"
-                ));
-            })
-            .ok();
-        let mut watch = Self {
-            watcher,
-            events,
-            files: HashMap::new(),
-            directories: HashSet::new(),
-            stir: None,
-        };
-        warnings.extend(watch.follow(files));
-        (watch, warnings)
+        self.watcher = Some(watcher?);
+        Ok(())
     }
 
-    /// Watches these files instead. Of those that were watched before, the last look counts, so that
+    /// Watches these files instead, and returns in words what cannot be watched. Of those that were watched before, the last look counts, so that
     /// a change since then is not missed.
     pub(super) fn follow(&mut self, files: impl Iterator<Item = PathBuf>) -> Vec<String> {
         let mut before = std::mem::take(&mut self.files);
@@ -126,10 +126,8 @@ impl Watch {
     }
 
     async fn stirred(&mut self) {
-        if self.events.recv().await.is_none() {
-            // Nothing is watched.
-            std::future::pending().await
-        }
+        // There is always a sender: our own.
+        self.events.recv().await;
         let now = Instant::now();
         self.stir = Some((self.stir.map_or(now, |(first, _)| first), now));
     }
@@ -175,6 +173,13 @@ mod tests {
 
     use super::*;
 
+    fn watch(file: PathBuf) -> (Watch, Vec<String>) {
+        let mut watch = Watch::new();
+        watch.start().expect("inotify");
+        let warnings = watch.follow(std::iter::once(file));
+        (watch, warnings)
+    }
+
     async fn settles(watch: &mut Watch, within: Duration) -> bool {
         tokio::time::timeout(within, watch.settled()).await.is_ok()
     }
@@ -184,7 +189,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("site.pem");
         fs::write(&file, "old").expect("written");
-        let (mut watch, warnings) = Watch::new([file.clone()].into_iter());
+        let (mut watch, warnings) = watch(file.clone());
         assert_eq!(warnings, Vec::<String>::new());
 
         fs::write(directory.path().join("neighbour"), "x").expect("written");
@@ -209,7 +214,7 @@ mod tests {
         }
         std::os::unix::fs::symlink("v1", at("data")).expect("linked");
         std::os::unix::fs::symlink("data/site.pem", at("site.pem")).expect("linked");
-        let (mut watch, _) = Watch::new([at("site.pem")].into_iter());
+        let (mut watch, _) = watch(at("site.pem"));
         std::os::unix::fs::symlink("v2", at("new")).expect("linked");
         fs::rename(at("new"), at("data")).expect("renamed");
         assert!(settles(&mut watch, Duration::from_secs(10)).await);
@@ -217,7 +222,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_directory_that_is_not_there_is_told_in_words() {
-        let (_watch, warnings) = Watch::new([PathBuf::from("/no/such/file")].into_iter());
+        let (_watch, warnings) = watch(PathBuf::from("/no/such/file"));
         assert!(warnings[0].contains("clinch reload"), "{warnings:?}");
     }
 }
