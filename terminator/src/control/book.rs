@@ -14,6 +14,7 @@ use super::queue::Queue;
 use super::schedule::{self, Validity};
 use crate::certificate::{Fingerprint, Identity, Leaf};
 use crate::clock;
+use crate::config::Ocsp;
 use crate::observability::counters::FetchCounters;
 use crate::ocsp::VerifiedStaple;
 use crate::snapshot::{CertificateIndex, SlotState, Snapshot, Table};
@@ -40,10 +41,23 @@ pub(super) struct Track {
 
 /// What is known of a certificate that stays through a reload.
 pub(super) struct Kept {
+    /// Where it was, and at which position.
+    table: Arc<Table>,
+    index: CertificateIndex,
+    ocsp: Ocsp,
     state: SlotState,
     track: Track,
     /// `None` where it was being asked about.
     due: Option<SystemTime>,
+}
+
+impl Kept {
+    /// True where the verifier would look at the same issuer and the same settings again, so that
+    /// its verdict stands. Otherwise a reload of many certificates would verify for seconds.
+    fn judged_alike(&self, identity: &Identity, ocsp: &Ocsp) -> bool {
+        let before = &self.table.certificates[self.index as usize].identity;
+        before.issuer() == identity.issuer() && gather::policy(&self.ocsp) == gather::policy(ocsp)
+    }
 }
 
 impl Book {
@@ -84,6 +98,9 @@ impl Book {
         for (index, subject) in (0..).zip(&self.subjects) {
             if subject.plan.is_ok() {
                 let kept = Kept {
+                    table: Arc::clone(&snapshot.table),
+                    index,
+                    ocsp: subject.ocsp.clone(),
                     state: snapshot.slots[index as usize].state.clone(),
                     track: self.tracks[index as usize].clone(),
                     due: self.queue.due_at(index),
@@ -117,7 +134,9 @@ impl Book {
                 _ => SlotState::Missing,
             };
         };
-        // The settings of the site, or the issuer in the file, may have changed.
+        if kept.judged_alike(identity, &subject.ocsp) {
+            return kept.state.clone();
+        }
         match gather::verify(staple.der(), identity, &subject.ocsp, now) {
             Ok(staple) => SlotState::Stapled(Arc::new(staple)),
             Err(refusal) => {

@@ -20,7 +20,7 @@ pub use signer::Signer;
 pub use verify::{VerifiedStaple, verify};
 
 /// What the verifier lets pass beyond the strict reading.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// How far the clock of the responder may be ahead of ours. Nothing is added to nextUpdate:
     /// clients compare it with their own clocks.

@@ -396,6 +396,32 @@ async fn a_reload_keeps_staples_and_takes_new_certificates() {
 }
 
 #[tokio::test]
+async fn a_reload_with_stricter_settings_judges_the_staple_in_use_again() {
+    let mut world = World::new().await;
+    let spec = world.spec("a.test");
+    world.site(&spec, "");
+    world.answers(|authority, request, _| {
+        signed(authority, request, |answer| answer.next_update = None)
+    });
+    let running = world.start(WAIT).await;
+    let status = running.status().await;
+    assert_eq!(status.certificates[0].staple, StapleStatus::Stapled);
+
+    // It is an hour old.
+    world.clear_sites();
+    world.name_site(&spec, "ocsp = { max_age = \"10m\" }");
+    world.write_config();
+    let report = running.handle.reload().await.expect("reloaded");
+    assert_eq!(report.staples_kept, 0);
+    let status = running
+        .status_when("asked again", |status| status.certificates[0].failures > 0)
+        .await;
+    assert_eq!(status.certificates[0].staple, StapleStatus::Missing);
+    let error = status.certificates[0].last_error.as_deref();
+    assert!(error.is_some_and(|error| error.contains("max_age")));
+}
+
+#[tokio::test]
 async fn a_certificate_replaced_on_disk_is_taken_without_being_told() {
     let mut world = World::new().await;
     world.site(&world.spec("a.test"), "");

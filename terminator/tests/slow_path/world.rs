@@ -99,15 +99,23 @@ impl World {
     /// A site with a certificate of its own; `more` is added to its table.
     pub(crate) fn site(&mut self, spec: &LeafSpec, more: &str) -> Issued {
         let issued = self.issue(spec);
+        self.name_site(spec, more);
+        issued
+    }
+
+    /// Puts a site into the configuration whose certificate is there already.
+    pub(crate) fn name_site(&mut self, spec: &LeafSpec, more: &str) {
         let name = &spec.names[0];
-        let (cert, key) = (
-            self.path(&format!("{name}.pem")),
-            self.path(&format!("{name}.key")),
-        );
+        let cert = self.path(&format!("{name}.pem"));
+        let key = self.path(&format!("{name}.key"));
         self.sites.push(format!(
             "[[site]]\nnames = {name:?}\ncert = {cert:?}\nkey = {key:?}\nbackend = \"127.0.0.1:8080\"\n{more}\n"
         ));
-        issued
+    }
+
+    /// Takes all sites out of the configuration.
+    pub(crate) fn clear_sites(&mut self) {
+        self.sites.clear();
     }
 
     /// Puts a new certificate where the site of that name has it.
