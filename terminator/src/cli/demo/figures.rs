@@ -1,6 +1,5 @@
 //! The figures of the running demo: a table that is drawn over on a terminal, or a line now and then.
 
-use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use crate::control::status::{CertificateStatus, StapleStatus};
@@ -49,26 +48,14 @@ fn line(report: &Report, queries: u64) -> String {
 }
 
 fn table(report: &Report, queries: u64, now: SystemTime) -> String {
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "{:>6} {:>5} {:>10} {:>8} {:>8} {:>7} {:>6} {:>12} {:>12} {:>11}",
-        "worker",
-        "core",
-        "handshakes",
-        "stapled",
-        "resumed",
-        "failed",
-        "open",
-        "bytes up",
-        "bytes down",
-        "generation"
-    );
-    for w in &report.workers {
+    let mut lines = vec![format!(
+        "{:>6} {:>4} {:>10} {:>7} {:>7} {:>6} {:>5} {:>11} {:>11}",
+        "worker", "core", "handshakes", "stapled", "resumed", "failed", "open", "bytes up", "down"
+    )];
+    lines.extend(report.workers.iter().map(|w| {
         let core = w.core.map_or("-".to_owned(), |core| core.to_string());
-        let _ = writeln!(
-            text,
-            "{:>6} {core:>5} {:>10} {:>8} {:>8} {:>7} {:>6} {:>12} {:>12} {:>11}",
+        format!(
+            "{:>6} {core:>4} {:>10} {:>7} {:>7} {:>6} {:>5} {:>11} {:>11}",
             w.index,
             w.handshakes,
             w.stapled,
@@ -76,24 +63,27 @@ fn table(report: &Report, queries: u64, now: SystemTime) -> String {
             w.handshake_failures,
             w.active,
             w.bytes_up,
-            w.bytes_down,
-            w.generation
-        );
-    }
-    let certificates = report
-        .control
-        .iter()
-        .flat_map(|control| &control.certificates);
-    for certificate in certificates {
-        let _ = writeln!(
-            text,
-            "{:24} {}",
-            certificate.subject,
-            staple(certificate, now)
-        );
-    }
-    let _ = writeln!(text, "queries to the responder: {queries}");
-    text
+            w.bytes_down
+        )
+    }));
+    let control = report.control.iter();
+    lines.extend(
+        control
+            .flat_map(|control| &control.certificates)
+            .map(|certificate| format!("{:22} {}", certificate.subject, staple(certificate, now))),
+    );
+    lines.push(format!(
+        "generation {}, queries to the responder: {queries}",
+        report
+            .control
+            .as_ref()
+            .map_or(0, |control| control.generation)
+    ));
+    // A line that wraps would be two on the screen, and the next drawing one too low.
+    lines
+        .into_iter()
+        .map(|line| line.chars().take(COLUMNS).chain(['\n']).collect::<String>())
+        .collect()
 }
 
 fn staple(certificate: &CertificateStatus, now: SystemTime) -> String {
@@ -113,3 +103,6 @@ fn staple(certificate: &CertificateStatus, now: SystemTime) -> String {
         ),
     }
 }
+
+/// Width of a terminal that everybody has.
+const COLUMNS: usize = 79;
