@@ -6,6 +6,7 @@
 //! [`Client`] is control's end. What comes back is what the network said: the caller verifies it.
 
 pub mod client;
+mod filter;
 mod http;
 pub mod process;
 pub mod protocol;

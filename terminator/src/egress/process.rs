@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, Signal};
 
 use super::client::SELF;
+use super::filter::{self, FilterError};
 use super::worker;
 use crate::limits::{EGRESS_FILES, EGRESS_LONGEST_PAUSE, EGRESS_LOOKUPS};
 use crate::sys::privileges::{self, Account, PrivilegeError};
@@ -40,6 +41,9 @@ pub enum ProcessError {
     /// It could do more than it should.
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),
+    /// The worker could call more of the kernel than it should.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// A call to the kernel failed.
     #[error("{step} failed: {reason}")]
     System {
@@ -71,6 +75,7 @@ pub fn main(role: Role) -> Result<ExitCode, ProcessError> {
         Role::Worker => {
             die_with_parent()?;
             confine()?;
+            filter::apply()?;
             work()
         }
     }

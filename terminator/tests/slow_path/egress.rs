@@ -57,6 +57,18 @@ async fn an_answer_comes_whole_with_its_headers() {
 }
 
 #[tokio::test]
+async fn a_host_is_found_by_name() {
+    let address = serve(|asked| {
+        let host = asked.headers["host"].to_str().expect("text").to_owned();
+        Reply::Http(200, Vec::new(), host.into_bytes())
+    })
+    .await;
+    let host = format!("localhost:{}", address.port());
+    let response = launch().fetch(get(format!("http://{host}/"))).await;
+    assert_eq!(response.expect("answered").body, host.into_bytes());
+}
+
+#[tokio::test]
 async fn a_post_carries_its_body_and_type() {
     let address = serve(|asked| {
         assert_eq!(asked.method, "POST");
@@ -265,6 +277,11 @@ async fn it_becomes_its_user_without_a_way_back() {
         .await
         .expect("a worker");
     let (monitor, worker) = egress_processes().await;
+    assert_eq!(
+        crate::support::status_line(worker, "Seccomp").as_deref(),
+        Some("2"),
+        "the worker's calls are filtered"
+    );
     for pid in [monitor, worker] {
         let line = |name| crate::support::status_line(pid, name).expect("a line of status");
         let uids = line("Uid");
