@@ -130,8 +130,9 @@ fn unsuccessful(status: OcspResponseStatus) -> Unsuccessful {
 const ID_PKIX_OCSP_BASIC: &[u32] = &[1, 3, 6, 1, 5, 5, 7, 48, 1, 1];
 
 /// Extensions that change nothing about whether the response may be stapled: nonce, CRL reference,
-/// archive cutoff, extended revoke (RFC 6960 section 4.4), and the CRL entry extensions reason code
-/// and invalidity date (RFC 5280 section 5.3).
+/// archive cutoff, extended revoke (RFC 6960 section 4.4), the CRL entry extensions reason code and
+/// invalidity date (RFC 5280 section 5.3), and timestamps of Certificate Transparency (RFC 6962
+/// section 3.3).
 const KNOWN_EXTENSIONS: &[&[u32]] = &[
     &[1, 3, 6, 1, 5, 5, 7, 48, 1, 2],
     &[1, 3, 6, 1, 5, 5, 7, 48, 1, 3],
@@ -139,4 +140,27 @@ const KNOWN_EXTENSIONS: &[&[u32]] = &[
     &[1, 3, 6, 1, 5, 5, 7, 48, 1, 9],
     &[2, 5, 29, 21],
     &[2, 5, 29, 24],
+    &[1, 3, 6, 1, 4, 1, 11129, 2, 4, 5],
 ];
+
+#[cfg(test)]
+mod tests {
+    use rasn::types::{ObjectIdentifier, OctetString, Oid};
+    use rasn_pkix::Extension;
+
+    use super::*;
+
+    #[test]
+    fn timestamps_of_certificate_transparency_may_be_critical() {
+        let check = |arcs: &'static [u32]| {
+            let extensions = Extensions::from(vec![Extension {
+                extn_id: ObjectIdentifier::from(Oid::new(arcs).expect("valid arcs")),
+                critical: true,
+                extn_value: OctetString::from_static(&[0x04, 0x00]),
+            }]);
+            check_extensions(Some(&extensions), Place::Single)
+        };
+        assert_eq!(check(&[1, 3, 6, 1, 4, 1, 11129, 2, 4, 5]), Ok(()));
+        assert!(check(&[1, 3, 6, 1, 4, 1, 11129, 2, 4, 2]).is_err());
+    }
+}
