@@ -8,7 +8,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroize as _;
 
 use super::leaf::{parse_certificate, printable};
-use super::{IdentityError, Leaf, Signed};
+use super::{IdentityError, Leaf, Signed, Tolerance};
 
 /// A certificate chain whose leaf was parsed, whose order was checked (each certificate is issued
 /// and signed by the next), and whose key is the leaf's.
@@ -207,9 +207,9 @@ fn first_break(links: &[Link<'_>]) -> Option<(usize, Option<super::SignatureErro
     })
 }
 
-/// SHA-1 is taken here: this is about order; clients judge the strength of the CA's signature.
+/// This is about order; clients judge the strength of the CA's signature.
 fn signed_by(link: &Link<'_>, issuer: &Link<'_>) -> Result<(), super::SignatureError> {
-    Signed::parse(link.der)?.verify(issuer.public_key, true)
+    Signed::parse(link.der)?.verify(issuer.public_key, Tolerance::ALL)
 }
 
 /// The subjects in the order in which each is followed by its issuer, if there is such an order.

@@ -10,7 +10,7 @@ use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtensio
 use x509_parser::oid_registry::{self, Oid};
 use x509_parser::public_key::PublicKey;
 
-use super::{Fingerprint, IdentityError, Signed};
+use super::{Fingerprint, IdentityError, Signed, Tolerance};
 use crate::clock;
 
 /// The facts of a leaf certificate that clinch acts on.
@@ -127,7 +127,8 @@ impl Leaf {
             ocsp_urls: ocsp_urls(&certificate)?,
             crl_urls: crl_urls(&certificate)?,
             self_signed: certificate.subject().as_raw() == certificate.issuer().as_raw()
-                && Signed::parse(der).is_ok_and(|signed| signed.verify(public_key, true).is_ok()),
+                && Signed::parse(der)
+                    .is_ok_and(|signed| signed.verify(public_key, Tolerance::ALL).is_ok()),
         })
     }
 
@@ -218,8 +219,11 @@ pub(crate) fn is_issued(
     issuer: &X509Certificate<'_>,
 ) -> bool {
     certificate.issuer().as_raw() == issuer.subject().as_raw()
-        && Signed::parse(der)
-            .is_ok_and(|signed| signed.verify(issuer.public_key().raw, true).is_ok())
+        && Signed::parse(der).is_ok_and(|signed| {
+            signed
+                .verify(issuer.public_key().raw, Tolerance::ALL)
+                .is_ok()
+        })
 }
 
 /// The text without what would move a terminal's cursor or break a log line.

@@ -17,7 +17,7 @@ pub use error::IdentityError;
 pub use leaf::{Class, KeyKind, Leaf, ValidityError};
 pub(crate) use leaf::{is_issued, parse_certificate, printable};
 pub use revocation::RevocationReason;
-pub use signed::{Oid, SignatureError, Signed, SignedParts};
+pub use signed::{Oid, SignatureError, Signed, SignedParts, Tolerance};
 
 /// SHA-256 over the DER of a leaf certificate. A staple is bound to exactly one of these.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -12,6 +12,9 @@ use rasn::types::{Any, BitString};
 use rasn::{AsnType, Decode, Decoder, Encode};
 use rustls_pki_types::{SignatureVerificationAlgorithm, alg_id};
 use webpki::aws_lc_rs as algorithms;
+use x509_parser::prelude::FromDer as _;
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// Bytes, and a signature over them that was not checked yet.
 #[derive(AsnType, Clone, Debug, Decode, Encode)]
@@ -35,6 +38,23 @@ pub struct SignedParts<'a> {
     pub signature: &'a [u8],
 }
 
+/// What is taken though it no longer protects by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tolerance {
+    /// SHA-1: whoever may choose what is signed can choose two contents for one signature.
+    pub sha1: bool,
+    /// RSA keys from 1024 bits with PKCS#1: with effort, the key can be found.
+    pub short_rsa: bool,
+}
+
+impl Tolerance {
+    /// For questions of origin and order, where others judge the strength.
+    pub const ALL: Self = Self {
+        sha1: true,
+        short_rsa: true,
+    };
+}
+
 /// Why a signature does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
@@ -49,6 +69,9 @@ pub enum SignatureError {
         "the signature uses SHA-1, which no longer protects; allow it only if the CA cannot do better"
     )]
     Sha1,
+    /// The signer's RSA key has fewer than 2048 bits.
+    #[error("the signer's RSA key has fewer than 2048 bits, which no longer protects")]
+    ShortKey,
     /// The algorithm needs another kind of key, or a longer one, than the signer has.
     #[error("the signature algorithm {0} does not suit the signer's key")]
     WrongKey(Oid),
@@ -99,7 +122,7 @@ impl Signed {
     }
 
     /// Checks the signature against a SubjectPublicKeyInfo (DER), as [`SignedParts::verify`] does.
-    pub fn verify(&self, public_key: &[u8], allow_sha1: bool) -> Result<(), SignatureError> {
+    pub fn verify(&self, public_key: &[u8], tolerance: Tolerance) -> Result<(), SignatureError> {
         if !self.signature.len().is_multiple_of(8) {
             return Err(SignatureError::Malformed);
         }
@@ -108,7 +131,7 @@ impl Signed {
             algorithm: self.algorithm(),
             signature: self.signature.as_raw_slice(),
         };
-        parts.verify(public_key, allow_sha1)
+        parts.verify(public_key, tolerance)
     }
 }
 
@@ -116,18 +139,25 @@ impl SignedParts<'_> {
     /// Checks the signature against a SubjectPublicKeyInfo (DER).
     ///
     /// RSA PKCS#1 and PSS from 2048 bits, ECDSA on P-256, P-384 and P-521, each with SHA-256 to
-    /// SHA-512, and Ed25519. SHA-1 with RSA or ECDSA only where `allow_sha1` says so.
-    pub fn verify(&self, public_key: &[u8], allow_sha1: bool) -> Result<(), SignatureError> {
-        let key: PublicKey =
-            rasn::der::decode(public_key).map_err(|_| SignatureError::Malformed)?;
+    /// SHA-512, and Ed25519. SHA-1 with RSA or ECDSA, and shorter RSA keys, only where `tolerance`
+    /// says so.
+    pub fn verify(&self, public_key: &[u8], tolerance: Tolerance) -> Result<(), SignatureError> {
+        let key: KeyInfo = rasn::der::decode(public_key).map_err(|_| SignatureError::Malformed)?;
         let bits = key.bits.as_raw_slice();
         let key_algorithm = content(key.algorithm.as_bytes())?;
         let algorithm = content(self.algorithm)?;
         if !key.bits.len().is_multiple_of(8) {
             return Err(SignatureError::Malformed);
         }
+        let short = is_short_rsa(public_key);
+        if short && !tolerance.short_rsa {
+            return Err(SignatureError::ShortKey);
+        }
         if RSA_SHA1.contains(&algorithm) || algorithm == ECDSA_SHA1 {
-            return self.verify_sha1(algorithm, key_algorithm, bits, allow_sha1);
+            return self.verify_sha1(algorithm, key_algorithm, bits, tolerance);
+        }
+        if short {
+            return self.verify_short(algorithm, bits);
         }
         let mut known = false;
         for candidate in ALGORITHMS {
@@ -152,20 +182,41 @@ impl SignedParts<'_> {
         algorithm: &[u8],
         key_algorithm: &[u8],
         bits: &[u8],
-        allowed: bool,
+        tolerance: Tolerance,
     ) -> Result<(), SignatureError> {
-        if !allowed {
+        if !tolerance.sha1 {
             return Err(SignatureError::Sha1);
         }
         let is = |id: rustls_pki_types::AlgorithmIdentifier| id.as_ref() == key_algorithm;
         let verifier: &'static dyn signature::VerificationAlgorithm =
             if RSA_SHA1.contains(&algorithm) && is(alg_id::RSA_ENCRYPTION) {
-                &signature::RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY
+                &signature::RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY
             } else if algorithm == ECDSA_SHA1 && is(alg_id::ECDSA_P256) {
                 &signature::ECDSA_P256_SHA1_ASN1
             } else {
                 return Err(SignatureError::WrongKey(oid(algorithm)));
             };
+        self.verify_with(verifier, bits)
+    }
+
+    /// RSA from 1024 to 2047 bits.
+    fn verify_short(&self, algorithm: &[u8], bits: &[u8]) -> Result<(), SignatureError> {
+        let is = |id: rustls_pki_types::AlgorithmIdentifier| id.as_ref() == algorithm;
+        let verifier = if is(alg_id::RSA_PKCS1_SHA256) {
+            &signature::RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY
+        } else if is(alg_id::RSA_PKCS1_SHA512) {
+            &signature::RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY
+        } else {
+            return Err(SignatureError::WrongKey(oid(algorithm)));
+        };
+        self.verify_with(verifier, bits)
+    }
+
+    fn verify_with(
+        &self,
+        verifier: &'static dyn signature::VerificationAlgorithm,
+        bits: &[u8],
+    ) -> Result<(), SignatureError> {
         UnparsedPublicKey::new(verifier, bits)
             .verify(self.tbs, self.signature)
             .map_err(|_| SignatureError::Invalid)
@@ -174,9 +225,18 @@ impl SignedParts<'_> {
 
 /// SubjectPublicKeyInfo with the algorithm as it came.
 #[derive(AsnType, Debug, Decode)]
-struct PublicKey {
+struct KeyInfo {
     algorithm: Any,
     bits: BitString,
+}
+
+/// Whether a SubjectPublicKeyInfo has an RSA key of fewer than 2048 bits. What does not parse fails in
+/// the verification.
+fn is_short_rsa(public_key: &[u8]) -> bool {
+    let Ok((_, key)) = SubjectPublicKeyInfo::from_der(public_key) else {
+        return false;
+    };
+    matches!(key.parsed(), Ok(PublicKey::RSA(rsa)) if rsa.key_size() < 2048)
 }
 
 /// What is inside an AlgorithmIdentifier's SEQUENCE. All that are supported are short.

@@ -13,7 +13,7 @@ use super::Policy;
 use super::cert_id::{Subject, key_hash};
 use super::refusal::Refusal;
 use super::response::Basic;
-use crate::certificate::{Signed, parse_certificate, printable};
+use crate::certificate::{Signed, Tolerance, parse_certificate, printable};
 
 /// Who signed a verified response.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub(super) fn authorise(
     if names(id, issuer) {
         match basic
             .signed
-            .verify(issuer.public_key().raw, policy.allow_sha1)
+            .verify(issuer.public_key().raw, tolerance(policy))
         {
             Ok(()) => return Ok(Signer::Issuer),
             Err(error) => refusal = Some(Refusal::Signature(error)),
@@ -93,7 +93,7 @@ pub(super) fn authorise(
         };
         let verified = delegation.check(policy).and_then(|()| {
             let key = certificate.public_key().raw;
-            let signature = basic.signed.verify(key, policy.allow_sha1);
+            let signature = basic.signed.verify(key, tolerance(policy));
             signature.map_err(Refusal::Signature)
         });
         match verified {
@@ -121,7 +121,7 @@ impl Delegation<'_> {
         let inner_is_outer =
             self.certificate.tbs_certificate.signature == self.certificate.signature_algorithm;
         let signed = Signed::parse(self.der.as_bytes())
-            .and_then(|signed| signed.verify(self.issuer.public_key().raw, policy.allow_sha1));
+            .and_then(|signed| signed.verify(self.issuer.public_key().raw, tolerance(policy)));
         if !by_name || !inner_is_outer {
             return Err(Refusal::ResponderNotIssued {
                 responder: subject(),
@@ -189,6 +189,15 @@ impl Delegation<'_> {
     fn not_after(&self) -> SystemTime {
         let last: SystemTime = self.certificate.validity().not_after.to_datetime().into();
         last.checked_add(Duration::from_secs(1)).unwrap_or(last)
+    }
+}
+
+/// A short key is never taken: a delegated responder's may be weaker than the CA's, and would then be
+/// the easier one to forge with.
+fn tolerance(policy: &Policy) -> Tolerance {
+    Tolerance {
+        sha1: policy.allow_sha1,
+        short_rsa: false,
     }
 }
 
