@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use clinch::certificate::{SignatureError, SignedParts};
+use clinch::certificate::{SignatureError, SignedParts, Tolerance};
 use tempfile::TempDir;
 
 #[test]
@@ -100,10 +100,35 @@ fn takes_an_rsa_algorithm_with_its_null_left_out() {
     };
     let short = [&[0x30, 0x0b], &whole[2..13]].concat();
     for algorithm in [whole, &short] {
-        parts(algorithm).verify(&key, true).expect("valid");
-        let refusal = parts(algorithm).verify(&key, false);
-        assert_eq!(refusal, Err(SignatureError::Sha1));
+        let verify = |sha1| {
+            let short_rsa = false;
+            parts(algorithm).verify(&key, Tolerance { sha1, short_rsa })
+        };
+        verify(true).expect("valid");
+        assert_eq!(verify(false), Err(SignatureError::Sha1));
     }
+}
+
+#[test]
+fn takes_lists_of_a_ca_with_a_short_rsa_key() {
+    let pki = Pki::new("rsa -pkeyopt rsa_keygen_bits:1024");
+    for digest in ["sha256", "sha512"] {
+        pki.list(&format!("-crldays 7 -md {digest}"));
+        assert_eq!(pki.verify("leaf", &[]).0, 0);
+        assert_eq!(pki.verify("revoked", &[]).0, 3);
+    }
+    pki.list("-crldays 7 -cert namesake.pem -keyfile namesake.key");
+    assert_eq!(pki.verify("leaf", &[]).0, 6);
+}
+
+#[test]
+fn finds_the_key_of_the_ca_that_signed_among_those_in_the_issuer_file() {
+    let pki = Pki::new(P256);
+    pki.list("-crldays 7 -cert namesake.pem -keyfile namesake.key");
+    let names = ["ca.pem", "stranger.pem", "namesake.pem"];
+    pki.write("all.pem", &names.map(|name| pki.read(name)).concat());
+    let (exit, text) = pki.clinch("crl verify --cert leaf.pem --issuer all.pem --crl crl.pem");
+    assert_eq!(exit, 0, "{text}");
 }
 
 #[test]

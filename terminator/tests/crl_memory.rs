@@ -31,7 +31,15 @@ fn a_list_of_300_000_entries_is_judged_in_less_than_a_megabyte() {
     assert!(crl.len() > 12_000_000, "{} bytes", crl.len());
 
     let before = reset_peak();
-    let judge = |leaf| verify(&crl, leaf, issuer.der(), &Policy::default(), at);
+    let judge = |leaf| {
+        verify(
+            &crl,
+            leaf,
+            std::slice::from_ref(issuer.der()),
+            &Policy::default(),
+            at,
+        )
+    };
     let proof = judge(&unlisted).expect("not listed");
     let revoked: Refusal = judge(&listed).expect_err("the last one listed");
     let taken = status("VmHWM") - before;

@@ -71,7 +71,7 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<Verdict> {
 
 fn judge(args: &VerifyArgs) -> anyhow::Result<Result<NotRevoked, Refusal>> {
     let question = &args.question;
-    let (leaf, issuer) = question.pair()?;
+    let chain = question.chain()?;
     let bytes = read(&args.crl)?;
     let policy = Policy {
         max_age: args.max_age,
@@ -79,7 +79,7 @@ fn judge(args: &VerifyArgs) -> anyhow::Result<Result<NotRevoked, Refusal>> {
         ..Policy::default()
     };
     let verdict = crl::decode(&bytes)
-        .and_then(|der| crl::verify(&der, &leaf, &issuer, &policy, question.at()));
+        .and_then(|der| crl::verify(&der, &chain.leaf, &chain.issuers, &policy, question.at()));
     Ok(verdict)
 }
 

@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// The verdict, or what is wrong with the files.
 fn verify(args: &VerifyArgs) -> anyhow::Result<Verdict> {
     let question = &args.question;
-    let (leaf, issuer) = question.pair()?;
+    let chain = question.chain()?;
     let response = read(&args.response)?;
     let default = Policy::default();
     let policy = Policy {
@@ -65,7 +65,13 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<Verdict> {
         allow_sha1: question.allow_sha1,
         ..default
     };
-    match ocsp::verify(&response, &leaf, &issuer, &policy, question.at()) {
+    match ocsp::verify(
+        &response,
+        &chain.leaf,
+        &chain.issuers[0],
+        &policy,
+        question.at(),
+    ) {
         Ok(staple) => Ok(Verdict {
             word: "good",
             reason: describe(&staple),

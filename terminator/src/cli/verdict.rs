@@ -18,7 +18,7 @@ pub(super) struct Question {
     /// The certificate in question, PEM or DER; the first of the file.
     #[arg(long, value_name = "LEAF")]
     cert: PathBuf,
-    /// Its issuer, PEM or DER. By default the second certificate of the LEAF file.
+    /// Its issuer, PEM or DER. By default what follows the first certificate of the LEAF file.
     #[arg(long, value_name = "ISSUER")]
     issuer: Option<PathBuf>,
     /// Judge as of this instant (RFC 3339, e.g. 2026-05-01T12:00:00Z) instead of now.
@@ -30,6 +30,13 @@ pub(super) struct Question {
     /// Print one JSON object: {"verdict": ..., "reason": ...}.
     #[arg(long)]
     json: bool,
+}
+
+/// The certificate in question and what was given as its issuer.
+pub(super) struct Chain {
+    pub(super) leaf: CertificateDer<'static>,
+    /// At least one; the first is the issuer.
+    pub(super) issuers: Vec<CertificateDer<'static>>,
 }
 
 /// An outcome that the command's help documents.
@@ -45,23 +52,20 @@ pub(super) struct Verdict {
 pub(super) const USAGE: u8 = 2;
 
 impl Question {
-    /// The certificate in question and its issuer.
-    pub(super) fn pair(
-        &self,
-    ) -> anyhow::Result<(CertificateDer<'static>, CertificateDer<'static>)> {
+    /// The certificate in question, its issuer, and what follows the issuer in its file.
+    pub(super) fn chain(&self) -> anyhow::Result<Chain> {
         let mut chain = certificates(&self.cert)?.into_iter();
         let leaf = chain.next().context("there is no certificate")?;
-        let issuer = match &self.issuer {
-            Some(path) => certificates(path)?.into_iter().next(),
-            None => chain.next(),
+        let issuers = match &self.issuer {
+            Some(path) => certificates(path)?,
+            None => chain.collect(),
         };
-        let issuer = issuer.with_context(|| {
-            format!(
-                "{} holds only one certificate: name its issuer with --issuer",
-                self.cert.display()
-            )
-        })?;
-        Ok((leaf, issuer))
+        anyhow::ensure!(
+            !issuers.is_empty(),
+            "{} holds only one certificate: name its issuer with --issuer",
+            self.cert.display()
+        );
+        Ok(Chain { leaf, issuers })
     }
 
     /// The instant to judge at.

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::der::{DerError, ENUMERATED, Element, INTEGER, Reader, SEQUENCE, shortest};
+use super::der::{DerError, ENUMERATED, INTEGER, Reader, SEQUENCE, shortest};
 use super::extensions::next_extension;
 use super::list::Version;
 use super::refusal::{Place, Refusal, malformed};
@@ -18,7 +18,8 @@ pub(super) struct Entries<'a> {
 pub(super) struct Entry<'a> {
     /// Content bytes, shortest form.
     pub(super) serial: &'a [u8],
-    date: Element<'a>,
+    /// Since when it is revoked.
+    pub(super) date: SystemTime,
     /// The value of the extension reasonCode, not read yet.
     reason: Option<&'a [u8]>,
 }
@@ -40,7 +41,8 @@ impl<'a> Entries<'a> {
             .map_err(malformed(FIELD))?
             .reader();
         let serial = parts.expect(INTEGER).map_err(malformed(FIELD))?.content;
-        let date = parts.next().map_err(malformed(FIELD))?;
+        let date = parts.next().and_then(|date| date.time());
+        let date = date.map_err(malformed(FIELD))?;
         let extensions = parts.optional(&[SEQUENCE]).map_err(malformed(FIELD))?;
         parts.end().map_err(malformed(FIELD))?;
         let reason = match extensions {
@@ -60,11 +62,6 @@ impl<'a> Entries<'a> {
 }
 
 impl Entry<'_> {
-    /// Since when the certificate is revoked.
-    pub(super) fn date(&self) -> Result<SystemTime, Refusal> {
-        self.date.time().map_err(malformed(FIELD))
-    }
-
     /// Why it is revoked. A reason that cannot be read makes nothing less revoked.
     pub(super) fn reason(&self) -> Option<RevocationReason> {
         match Reader::only(self.reason?, ENUMERATED) {

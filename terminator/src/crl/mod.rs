@@ -6,13 +6,15 @@
 //! bound to one certificate; what does not is a [`Refusal`], of which [`Refusal::Revoked`] is a
 //! verified statement of the CA and every other one is not. Delta and indirect CRLs are refused.
 //!
-//! The caller fetches, keeps time, compares [`NotRevoked::not_after`] with the clock before each use,
-//! and remembers [`NotRevoked::number`] to pass it as [`Policy::last_number`] next time.
+//! Whether the certificate itself is still valid is not asked here, and must be elsewhere: CAs take
+//! expired ones off their lists. The caller fetches, keeps time, compares [`NotRevoked::not_after`]
+//! with the clock before each use, and remembers [`NotRevoked::number`] to pass it as [`Policy::last_number`] next time.
 
 mod der;
 mod entries;
 mod extensions;
 mod list;
+mod name;
 mod number;
 mod refusal;
 mod scope;

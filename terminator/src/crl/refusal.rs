@@ -190,6 +190,11 @@ pub enum Refusal {
         /// The first few distribution points of the certificate.
         certificate: Vec<String>,
     },
+    /// The certificate's distribution points name another issuer of CRLs.
+    #[error(
+        "the certificate says that another one than its issuer keeps the CRLs it would be on (cRLIssuer in its distribution points), which clinch does not follow: ask the CA for a CRL of its own"
+    )]
+    KeptElsewhere,
     /// The certificate is not listed, but the list leaves out other reasons for revocation.
     #[error(
         "the CRL does not list the certificate, but it covers some reasons for revocation only ({covered}): fetch a CRL that covers them all"
@@ -271,6 +276,7 @@ impl Refusal {
             | Self::Indirect
             | Self::WrongKind { .. }
             | Self::OtherPoint { .. }
+            | Self::KeptElsewhere
             | Self::SomeReasons { .. } => RefusalKind::NoAnswer,
             Self::Certificate { .. } => RefusalKind::Input,
         }

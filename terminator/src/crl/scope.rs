@@ -9,10 +9,10 @@ use std::iter;
 
 use x509_parser::certificate::X509Certificate;
 use x509_parser::oid_registry::OID_X509_EXT_CRL_DISTRIBUTION_POINTS;
-use x509_parser::prelude::FromDer as _;
-use x509_parser::x509::{X509Name, X509Version};
+use x509_parser::x509::X509Version;
 
-use super::der::{DerError, Element, Reader, SEQUENCE, context};
+use super::der::{DerError, Element, Reader, SEQUENCE, SET, context};
+use super::name::readable;
 use super::refusal::{Kind, Refusal};
 use crate::certificate::printable;
 
@@ -54,12 +54,8 @@ impl<'a> Scope<'a> {
         })
     }
 
-    /// Refuses a list that does not speak about the certificate (RFC 5280 section 6.3.3 (b)); else
-    /// the reasons for revocation that the list covers.
-    pub(super) fn covers(&self, certificate: &X509Certificate<'_>) -> Result<Reasons, Refusal> {
-        if self.indirect {
-            return Err(Refusal::Indirect);
-        }
+    /// Refuses a list that does not speak about certificates like this one.
+    fn check_kind(&self, certificate: &X509Certificate<'_>) -> Result<(), Refusal> {
         let ca = certificate.basic_constraints();
         let ca = ca.map_err(|_| unusable("its basicConstraints do not parse"))?;
         let kind = match ca.is_some_and(|ca| ca.value.ca) {
@@ -67,14 +63,32 @@ impl<'a> Scope<'a> {
             // An older certificate cannot say what it is.
             false => (certificate.version() == X509Version::V3).then_some(Kind::User),
         };
-        if let Some(only) = self.only.filter(|only| Some(*only) != kind) {
-            return Err(Refusal::WrongKind { only });
+        match self.only.filter(|only| Some(*only) != kind) {
+            Some(only) => Err(Refusal::WrongKind { only }),
+            None => Ok(()),
         }
-        let reasons = self.reasons.unwrap_or(Reasons::ALL);
-        let Some(point) = &self.point else {
-            return Ok(reasons);
-        };
-        Ok(reasons.and(own_points(point, certificate)?))
+    }
+}
+
+/// Refuses a list that does not speak about the certificate (RFC 5280 section 6.3.3 (b)); else the
+/// reasons for revocation that the list covers (d). A list without a scope is about everything that
+/// its issuer has issued.
+pub(super) fn covered(
+    scope: Option<&Scope<'_>>,
+    certificate: &X509Certificate<'_>,
+) -> Result<Reasons, Refusal> {
+    let own = OwnPoints::of(certificate)?;
+    let Some(scope) = scope else {
+        return Ok(Reasons::ALL);
+    };
+    if scope.indirect {
+        return Err(Refusal::Indirect);
+    }
+    scope.check_kind(certificate)?;
+    let reasons = scope.reasons.unwrap_or(Reasons::ALL);
+    match &scope.point {
+        Some(point) => Ok(reasons.and(own.reasons_for(point)?)),
+        None => Ok(reasons),
     }
 }
 
@@ -83,36 +97,57 @@ fn flag(fields: &mut Reader<'_>, number: u8) -> Result<bool, DerError> {
     flag.map_or(Ok(false), |flag| flag.boolean())
 }
 
-/// The reasons for which the certificate sends its readers to this point; if it never does, the list
-/// is of another place. The issuer's own name counts as a point of every certificate (section 6.3.3,
-/// last paragraph).
-fn own_points(point: &Point<'_>, certificate: &X509Certificate<'_>) -> Result<Reasons, Refusal> {
-    let issuer = certificate.issuer().as_raw();
-    let mut reasons = point
-        .meets(&Point::Directory(issuer), issuer)
-        .then_some(Reasons::ALL);
-    let mut named = Vec::new();
-    let wrong = |_| unusable("its cRLDistributionPoints do not parse");
-    let extensions = certificate.extensions().iter();
-    for extension in extensions.filter(|e| e.oid == OID_X509_EXT_CRL_DISTRIBUTION_POINTS) {
-        let mut points = Reader::new(Reader::only(extension.value, SEQUENCE).map_err(wrong)?);
-        while !points.is_empty() {
-            let own = points.expect(SEQUENCE);
-            let own = own.and_then(|own| OwnPoint::parse(&own)).map_err(wrong)?;
-            // With a cRLIssuer it is another one's list.
-            let (Some(name), false) = (own.point, own.elsewhere) else {
-                continue;
-            };
-            if point.meets(&name, issuer) {
-                reasons = Some(own.reasons.or(reasons.unwrap_or(Reasons::NONE)));
-            }
-            named.push(name);
+/// The distribution points of a certificate at which its own issuer speaks.
+struct OwnPoints<'a> {
+    /// Name of the issuer, DER.
+    issuer: &'a [u8],
+    points: Vec<OwnPoint<'a>>,
+}
+
+impl<'a> OwnPoints<'a> {
+    /// Refuses certificates of which somebody else keeps the lists (a cRLIssuer in every point, RFC
+    /// 5280 section 4.2.1.13): that they are on none of their issuer's says nothing.
+    fn of(certificate: &'a X509Certificate<'_>) -> Result<Self, Refusal> {
+        let extensions = certificate.extensions().iter();
+        let mut extensions = extensions.filter(|e| e.oid == OID_X509_EXT_CRL_DISTRIBUTION_POINTS);
+        let value = extensions.next().map(|extension| extension.value);
+        let points = value.map_or(Ok(Vec::new()), own_points);
+        let mut points = points.map_err(|_| unusable("its cRLDistributionPoints do not parse"))?;
+        let none = points.is_empty();
+        points.retain(|point| !point.elsewhere);
+        if points.is_empty() && !none {
+            return Err(Refusal::KeptElsewhere);
         }
+        let issuer = certificate.issuer().as_raw();
+        Ok(Self { issuer, points })
     }
-    reasons.ok_or_else(|| Refusal::OtherPoint {
-        list: point.to_string(),
-        certificate: named.iter().take(4).map(Point::to_string).collect(),
-    })
+
+    /// The reasons for which the certificate sends its readers to a list's point; if it never does,
+    /// the list is of another place. The issuer's own name counts as a point of every certificate
+    /// (section 6.3.3, last paragraph).
+    fn reasons_for(&self, point: &Point<'_>) -> Result<Reasons, Refusal> {
+        let named = self
+            .points
+            .iter()
+            .filter_map(|own| Some((own.point?, own.reasons)));
+        let whole = (Point::Directory(self.issuer), Reasons::ALL);
+        let met = named.clone().chain([whole]);
+        let met = met.filter(|(own, _)| point.meets(own, self.issuer));
+        let reasons = met.map(|(_, reasons)| reasons).reduce(Reasons::or);
+        reasons.ok_or_else(|| Refusal::OtherPoint {
+            list: point.to_string(),
+            certificate: named.take(4).map(|(own, _)| own.to_string()).collect(),
+        })
+    }
+}
+
+fn own_points(value: &[u8]) -> Result<Vec<OwnPoint<'_>>, DerError> {
+    let mut rest = Reader::new(Reader::only(value, SEQUENCE)?);
+    let mut points = Vec::new();
+    while !rest.is_empty() {
+        points.push(OwnPoint::parse(&rest.expect(SEQUENCE)?)?);
+    }
+    Ok(points)
 }
 
 /// A DistributionPoint of a certificate.
@@ -269,7 +304,6 @@ pub(super) struct Reasons(u16);
 impl Reasons {
     /// keyCompromise (1) to aACompromise (8).
     pub(super) const ALL: Self = Self(0b1_1111_1110);
-    const NONE: Self = Self(0);
 
     fn parse(bits: &Element<'_>) -> Result<Self, DerError> {
         let (unused, bytes) = match bits.content {
@@ -305,14 +339,6 @@ impl fmt::Display for Reasons {
     }
 }
 
-/// A Name, DER, for people.
-pub(super) fn readable(name: &[u8]) -> String {
-    match X509Name::from_der(name) {
-        Ok((_, name)) => printable(&name.to_string()),
-        Err(_) => "an unreadable name".to_owned(),
-    }
-}
-
 fn unusable(reason: &str) -> Refusal {
     Refusal::Certificate {
         whose: "in question",
@@ -320,7 +346,6 @@ fn unusable(reason: &str) -> Refusal {
     }
 }
 
-const SET: u8 = 0x31;
 const NAMES: [&str; 8] = [
     "keyCompromise",
     "cACompromise",

@@ -9,11 +9,12 @@ use super::der::shortest;
 use super::entries::Entries;
 use super::extensions::ListExtensions;
 use super::list::List;
+use super::name::{readable, same_name};
 use super::number::CrlNumber;
 use super::refusal::Refusal;
-use super::scope::{Reasons, readable};
+use super::scope::{Reasons, covered};
 use super::{AGE_WITHOUT_NEXT_UPDATE, Policy};
-use crate::certificate::{Fingerprint, is_issued, parse_certificate};
+use crate::certificate::{Fingerprint, SignatureError, Tolerance, is_issued, parse_certificate};
 
 /// What proves that a CRL was verified in full for one certificate and does not list it: signature and
 /// the issuer's right to sign, scope, validity at the time given, every entry looked at.
@@ -63,44 +64,49 @@ impl NotRevoked {
 pub struct VerifiedList<'a> {
     list: List<'a>,
     extensions: ListExtensions<'a>,
-    issuer: X509Certificate<'a>,
+    issuers: Vec<X509Certificate<'a>>,
     not_after: SystemTime,
 }
 
-/// Verifies a CRL in full for one certificate of one issuer at one instant. `crl` is DER, see
+/// Verifies a CRL in full for one certificate at one instant. `crl` is DER, see
 /// [`decode`](super::decode).
+///
+/// `issuers` are certificates of the CA, for which the caller vouches: usually the one that issued
+/// the leaf, and more where the CA has changed its key, so that another one signs the list (RFC 5280
+/// section 6.3.3 (f)). Certificates of others among them, such as those of a chain, do no harm.
 ///
 /// The signature comes before everything that it protects: [`Refusal::Revoked`] is therefore a
 /// statement of the CA that holds at `at`, not of whoever handed out the list.
 pub fn verify(
     crl: &[u8],
     leaf: &CertificateDer<'_>,
-    issuer: &CertificateDer<'_>,
+    issuers: &[CertificateDer<'_>],
     policy: &Policy,
     at: SystemTime,
 ) -> Result<NotRevoked, Refusal> {
     let certificate = parse(leaf, "in question")?;
-    VerifiedList::verify(crl, issuer, policy, at)?.judge_parsed(leaf, &certificate)
+    VerifiedList::verify(crl, issuers, policy, at)?.judge_parsed(leaf, &certificate)
 }
 
 impl<'a> VerifiedList<'a> {
     /// Verifies what does not depend on the certificate in question.
     pub fn verify(
         crl: &'a [u8],
-        issuer: &'a CertificateDer<'_>,
+        issuers: &'a [CertificateDer<'_>],
         policy: &Policy,
         at: SystemTime,
     ) -> Result<Self, Refusal> {
-        let issuer = parse(issuer, "of the issuer")?;
+        let issuers = issuers.iter().map(|issuer| parse(issuer, "of the issuer"));
+        let issuers = issuers.collect::<Result<Vec<_>, _>>()?;
         let list = List::parse(crl)?;
-        authorise(&list, &issuer, policy)?;
+        authorise(&list, &issuers, policy)?;
         let extensions = ListExtensions::parse(list.extensions)?;
         check_number(extensions.number, policy.last_number)?;
         let not_after = window(&list, policy, at)?;
         Ok(Self {
             list,
             extensions,
-            issuer,
+            issuers,
             not_after,
         })
     }
@@ -115,13 +121,11 @@ impl<'a> VerifiedList<'a> {
         leaf: &CertificateDer<'_>,
         certificate: &X509Certificate<'_>,
     ) -> Result<NotRevoked, Refusal> {
-        if !is_issued(leaf, certificate, &self.issuer) {
+        let issued = |issuer| is_issued(leaf, certificate, issuer);
+        if !self.issuers.iter().any(issued) {
             return Err(Refusal::NotTheIssuer);
         }
-        let covered = match &self.extensions.scope {
-            Some(scope) => scope.covers(certificate)?,
-            None => Reasons::ALL,
-        };
+        let covered = covered(self.extensions.scope.as_ref(), certificate)?;
         let entries = self.find(certificate.raw_serial())?;
         // What is listed is revoked whatever the list leaves out; from here on it is about whether
         // the absence of an entry says anything.
@@ -156,10 +160,9 @@ impl<'a> VerifiedList<'a> {
             if reason.is_some_and(|reason| reason.is_removal()) {
                 found.get_or_insert(Refusal::Removed { serial });
             } else if !matches!(found, Some(Refusal::Revoked { .. })) {
-                let revoked_at = entry.date()?;
                 found = Some(Refusal::Revoked {
                     serial,
-                    revoked_at,
+                    revoked_at: entry.date,
                     reason,
                 });
             }
@@ -171,27 +174,47 @@ impl<'a> VerifiedList<'a> {
 /// Checks that the issuer signed the list, and may (RFC 5280 section 6.3.3 (b), (f) and (g)).
 fn authorise(
     list: &List<'_>,
-    issuer: &X509Certificate<'_>,
+    issuers: &[X509Certificate<'_>],
     policy: &Policy,
 ) -> Result<(), Refusal> {
-    let subject = issuer.subject().as_raw();
-    if list.issuer != subject {
-        return Err(Refusal::OtherIssuer {
-            found: readable(list.issuer),
-            wanted: readable(subject),
-        });
+    // A short key is taken: whoever finds it out makes certificates, and needs no CRLs.
+    let tolerance = Tolerance {
+        sha1: policy.allow_sha1,
+        short_rsa: true,
+    };
+    let named = |issuer: &&X509Certificate<'_>| same_name(list.issuer, issuer.subject().as_raw());
+    let mut error: Option<SignatureError> = None;
+    for issuer in issuers.iter().filter(named) {
+        match list.signed.verify(issuer.public_key().raw, tolerance) {
+            Ok(()) => return may_sign(issuer),
+            Err(other) => drop(error.get_or_insert(other)),
+        }
     }
+    Err(error.map_or_else(
+        || Refusal::OtherIssuer {
+            found: readable(list.issuer),
+            wanted: issuers.first().map_or_else(String::new, subject),
+        },
+        Refusal::Signature,
+    ))
+}
+
+/// Key usage, where there is one, has cRLSign (RFC 5280 section 6.3.3 (f)).
+fn may_sign(issuer: &X509Certificate<'_>) -> Result<(), Refusal> {
     let usage = issuer.key_usage().map_err(|error| Refusal::Certificate {
         whose: "of the issuer",
         reason: error.to_string(),
     })?;
-    if usage.is_some_and(|usage| !usage.value.crl_sign()) {
-        let issuer = readable(subject);
-        return Err(Refusal::IssuerNotAllowed { issuer });
+    match usage.is_none_or(|usage| usage.value.crl_sign()) {
+        true => Ok(()),
+        false => Err(Refusal::IssuerNotAllowed {
+            issuer: subject(issuer),
+        }),
     }
-    let key = issuer.public_key().raw;
-    let signature = list.signed.verify(key, policy.allow_sha1);
-    signature.map_err(Refusal::Signature)
+}
+
+fn subject(certificate: &X509Certificate<'_>) -> String {
+    readable(certificate.subject().as_raw())
 }
 
 /// Until when the list holds, if it holds now (RFC 5280 section 6.3.3 (a)), with the CA's clock

@@ -1,6 +1,7 @@
 //! A CA for tests that signs any list it is told to, wrong ones included. It writes the DER itself,
 //! because no library makes lists that break the rules.
 
+use std::slice::from_ref;
 use std::time::{Duration, SystemTime};
 
 use clinch::certificate::Fingerprint;
@@ -91,7 +92,7 @@ impl Ca {
         policy: &Policy,
         at: SystemTime,
     ) -> Result<NotRevoked, Refusal> {
-        verify(crl, &self.leaf, self.issuer.der(), policy, at)
+        verify(crl, &self.leaf, from_ref(self.issuer.der()), policy, at)
     }
 
     /// The verdict on a list that would pass but for a change.
@@ -254,7 +255,8 @@ fn issue(
     params.signed_by(&key, issuer).expect("a leaf").into()
 }
 
-fn named(common_name: &str) -> CertificateParams {
+/// What a certificate with this subject begins with.
+pub(crate) fn named(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params

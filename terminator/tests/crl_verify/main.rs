@@ -6,6 +6,7 @@ mod any_bytes;
 mod authority;
 mod scope;
 
+use std::slice::from_ref;
 use std::sync::LazyLock;
 
 use clinch::certificate::{Fingerprint, SignatureError};
@@ -14,7 +15,9 @@ use clinch::crl::{
 };
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, KeyUsagePurpose, SerialNumber};
 
-use authority::{Ca, DAY, List, SECOND, SERIAL, entry, extension, name, now, number, reason, tlv};
+use authority::{
+    Ca, DAY, List, SECOND, SERIAL, entry, extension, name, named, now, number, reason, tlv,
+};
 
 static CA: LazyLock<Ca> = LazyLock::new(Ca::new);
 
@@ -147,8 +150,32 @@ fn refuses_an_issuer_that_did_not_issue_the_certificate() {
     let other = Ca::new();
     let crl = other.sign(&List::new());
     let (policy, issuer) = (Policy::default(), other.issuer.der());
-    let verdict = verify(&crl, &CA.leaf, issuer, &policy, now());
+    let verdict = verify(&crl, &CA.leaf, from_ref(issuer), &policy, now());
     assert_eq!(verdict.expect_err("refused"), Refusal::NotTheIssuer);
+}
+
+#[test]
+fn a_list_may_be_signed_with_another_key_of_the_ca_that_is_given() {
+    let (new, stranger) = (Ca::new(), Ca::with(|params| *params = named("stranger")));
+    let mut list = List::new();
+    let judge = |list: &List, issuers: &[_]| {
+        let crl = new.sign(list);
+        verify(&crl, &CA.leaf, issuers, &Policy::default(), now())
+    };
+    let (old, stranger) = (CA.issuer.der().clone(), stranger.issuer.der().clone());
+    let all = [old.clone(), stranger.clone(), new.issuer.der().clone()];
+    judge(&list, &all).expect("one of its keys");
+    assert_eq!(kind(judge(&list, &all[..2])), RefusalKind::Authority);
+    assert_eq!(kind(judge(&list, &all[1..2])), RefusalKind::Authority);
+    assert_eq!(kind(judge(&list, &[])), RefusalKind::Authority);
+    list.revoke(&[]);
+    assert_eq!(kind(judge(&list, &all)), RefusalKind::Revoked);
+}
+
+#[test]
+fn the_issuers_name_may_be_spelled_in_another_way() {
+    CA.verdict(|list| list.issuer = "CA")
+        .expect("the same name");
 }
 
 #[test]
@@ -336,7 +363,12 @@ fn versions_have_what_is_theirs() {
 
 #[test]
 fn refuses_what_stands_where_nothing_belongs() {
-    let changes: [fn(&mut List); 6] = [
+    let changes: [fn(&mut List); 7] = [
+        |list| {
+            let date = tlv(0x17, &[b"260431000000Z"]);
+            let entry = tlv(0x30, &[&tlv(0x02, &[&[1]]), &date]);
+            list.entries.get_or_insert_default().push(entry);
+        },
         |list| list.rest = vec![0x05, 0x00],
         |list| list.entries = Some(Vec::new()),
         |list| list.entries = Some(vec![tlv(0x30, &[])]),
@@ -356,7 +388,7 @@ fn a_list_is_verified_once_for_many_certificates() {
     list.revoke(&[]);
     let crl = CA.sign(&list);
     let (policy, issuer) = (Policy::default(), CA.issuer.der());
-    let list = VerifiedList::verify(&crl, issuer, &policy, now()).expect("valid");
+    let list = VerifiedList::verify(&crl, from_ref(issuer), &policy, now()).expect("valid");
     assert_eq!(kind(list.judge(&CA.leaf)), RefusalKind::Revoked);
     let other = CA.issue(|params| params.serial_number = Some(SerialNumber::from(9_u64)));
     list.judge(&other).expect("not listed");
@@ -367,7 +399,7 @@ fn certificates_that_cannot_be_used_are_not_the_lists_fault() {
     let crl = CA.sign(&List::new());
     let (policy, garbage) = (Policy::default(), vec![0x30, 0x00].into());
     for (leaf, issuer) in [(&garbage, CA.issuer.der()), (&CA.leaf, &garbage)] {
-        let verdict = verify(&crl, leaf, issuer, &policy, now());
+        let verdict = verify(&crl, leaf, from_ref(issuer), &policy, now());
         assert_eq!(kind(verdict), RefusalKind::Input);
     }
 }

@@ -1,5 +1,7 @@
 //! Which certificates a list speaks about.
 
+use std::slice::from_ref;
+
 use clinch::crl::{Kind, NotRevoked, Policy, Refusal, RefusalKind, verify};
 use rcgen::{BasicConstraints, CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope, IsCa};
 use rustls_pki_types::CertificateDer;
@@ -121,7 +123,16 @@ fn a_distribution_point_with_another_issuer_is_not_the_lists() {
     let leaf = CA.issue(|params| {
         params.custom_extensions = vec![distribution_points(sequence(&[&elsewhere]))];
     });
-    let refusal = judge(&leaf, &[tlv(0xa0, &[&name])]).expect_err("another CA's");
+    for fields in [&[tlv(0xa0, &[&name])], &[tlv(0x81, &[&[0xff]])]] {
+        let refusal = judge(&leaf, fields).expect_err("another CA's");
+        assert_eq!(refusal, Refusal::KeptElsewhere);
+    }
+    let both = CA.issue(|params| {
+        let points = sequence(&[&elsewhere, &point(&full_name(&[uri("http://x")]))]);
+        params.custom_extensions = vec![distribution_points(points)];
+    });
+    judge(&both, &[tlv(0x81, &[&[0xff]])]).expect("the issuer keeps lists, too");
+    let refusal = judge(&both, &[tlv(0xa0, &[&name])]).expect_err("not this one");
     assert!(matches!(refusal, Refusal::OtherPoint { .. }), "{refusal}");
 }
 
@@ -151,7 +162,7 @@ fn a_certificate_that_sends_some_reasons_here_is_not_cleared_here() {
         CA.issue(|params| params.custom_extensions = vec![distribution_points(points)])
     };
     let some = leaf(sequence(&[&sequence(&[&at, &first])]));
-    let refusal = judge(&some, std::slice::from_ref(&at)).expect_err("some reasons only");
+    let refusal = judge(&some, from_ref(&at)).expect_err("some reasons only");
     assert!(matches!(refusal, Refusal::SomeReasons { .. }), "{refusal}");
     let all = leaf(sequence(&[
         &sequence(&[&at, &first]),
@@ -165,5 +176,5 @@ fn judge(leaf: &CertificateDer<'_>, fields: &[Vec<u8>]) -> Result<NotRevoked, Re
     let mut list = List::new();
     list.scope(fields);
     let (crl, policy) = (CA.sign(&list), Policy::default());
-    verify(&crl, leaf, CA.issuer.der(), &policy, now())
+    verify(&crl, leaf, from_ref(CA.issuer.der()), &policy, now())
 }
