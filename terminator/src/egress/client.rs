@@ -194,7 +194,10 @@ impl Shared {
     fn take_frame(&self, frame: FromWorker) {
         let mut inner = self.lock();
         match frame {
-            FromWorker::Hello => {
+            FromWorker::Hello { unfiltered } => {
+                if let Some(reason) = unfiltered {
+                    tracing::warn!(event = "egress_unfiltered", "{reason}");
+                }
                 // What waited for the first worker is still in the socket; what a later one
                 // replaces has taken its requests with it.
                 if self.state.send_replace(State::Ready) == State::Ready {

@@ -16,9 +16,9 @@ use seccompiler::{
 /// The kernel, or the machine, does not take the filter.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the egress process cannot be confined by seccomp ({0}); the kernel needs CONFIG_SECCOMP_FILTER"
+    "the system calls of the egress process are not limited ({0}): the kernel needs CONFIG_SECCOMP_FILTER, and a service manager or container that filters calls itself must let `seccomp` through"
 )]
-pub struct FilterError(String);
+pub(super) struct FilterError(String);
 
 /// Confines the calling thread. `no_new_privs` must be set.
 pub(super) fn apply() -> Result<(), FilterError> {

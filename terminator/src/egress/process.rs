@@ -41,9 +41,6 @@ pub enum ProcessError {
     /// It could do more than it should.
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),
-    /// The worker could call more of the kernel than it should.
-    #[error(transparent)]
-    Filter(#[from] FilterError),
     /// A call to the kernel failed.
     #[error("{step} failed: {reason}")]
     System {
@@ -75,8 +72,7 @@ pub fn main(role: Role) -> Result<ExitCode, ProcessError> {
         Role::Worker => {
             die_with_parent()?;
             confine()?;
-            filter::apply()?;
-            work()
+            work(filter::apply().err())
         }
     }
 }
@@ -103,7 +99,7 @@ fn monitor() -> Result<ExitCode, ProcessError> {
     }
 }
 
-fn work() -> Result<ExitCode, ProcessError> {
+fn work(unfiltered: Option<FilterError>) -> Result<ExitCode, ProcessError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(EGRESS_LOOKUPS)
@@ -114,7 +110,10 @@ fn work() -> Result<ExitCode, ProcessError> {
         .try_clone_to_owned()
         .map_err(system("taking over standard input"))?;
     runtime
-        .block_on(worker::serve(socket))
+        .block_on(worker::serve(
+            socket,
+            unfiltered.map(|error| error.to_string()),
+        ))
         .map_err(system("talking to clinch"))?;
     // A name that is still being looked up must not keep the process.
     runtime.shutdown_background();

@@ -188,7 +188,10 @@ pub(super) enum ToWorker {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum FromWorker {
     /// The first frame of a new worker: whatever was asked of an earlier one is lost.
-    Hello,
+    Hello {
+        /// Why its system calls could not be limited, in words, if so.
+        unfiltered: Option<String>,
+    },
     /// An answer begins.
     Head {
         /// Of the request.

@@ -15,20 +15,20 @@ use super::protocol::{FetchError, FromWorker, Head, Request, ToWorker, decode, e
 use super::socket::FrameSocket;
 use crate::limits::{EGRESS_QUEUE, EGRESS_REQUESTS};
 
-/// Serves requests until control goes away.
-pub(super) async fn serve(fd: OwnedFd) -> io::Result<()> {
+/// Serves requests until control goes away. `unfiltered` is passed on to control, which has a log.
+pub(super) async fn serve(fd: OwnedFd, unfiltered: Option<String>) -> io::Result<()> {
     let socket = FrameSocket::new(fd)?;
-    match converse(&socket).await {
+    match converse(&socket, unfiltered).await {
         // Control went away while something was on its way to it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         ended => ended,
     }
 }
 
-async fn converse(socket: &FrameSocket) -> io::Result<()> {
+async fn converse(socket: &FrameSocket, unfiltered: Option<String>) -> io::Result<()> {
     let (answers, mut queue) = mpsc::channel::<FromWorker>(EGRESS_QUEUE);
     let mut tasks = JoinSet::new();
-    send(socket, &FromWorker::Hello).await?;
+    send(socket, &FromWorker::Hello { unfiltered }).await?;
     let mut buffer = Vec::new();
     loop {
         tokio::select! {
