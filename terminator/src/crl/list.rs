@@ -11,7 +11,7 @@ use super::der::{
     BIT_STRING, DerError, GENERALIZED_TIME, INTEGER, Reader, SEQUENCE, UTC_TIME, context,
 };
 use super::refusal::{Refusal, malformed};
-use crate::certificate::SignedParts;
+use crate::certificate::{SignatureError, SignedParts};
 use crate::limits::CRL_BYTES;
 
 /// A list whose frame was read; its entries and extensions were not.
@@ -61,8 +61,9 @@ impl<'a> List<'a> {
             .map_err(malformed("signatureAlgorithm"))?;
         let signature = parts
             .expect(BIT_STRING)
-            .and_then(|bits| bits.whole_bytes())
             .map_err(malformed("signatureValue"))?;
+        let signature = signature.whole_bytes();
+        let signature = signature.map_err(|_| Refusal::Signature(SignatureError::Malformed))?;
         parts.end().map_err(malformed("CertificateList"))?;
 
         let mut fields = tbs.reader();

@@ -121,10 +121,7 @@ impl<'a> VerifiedList<'a> {
         leaf: &CertificateDer<'_>,
         certificate: &X509Certificate<'_>,
     ) -> Result<NotRevoked, Refusal> {
-        let issued = |issuer| is_issued(leaf, certificate, issuer);
-        if !self.issuers.iter().any(issued) {
-            return Err(Refusal::NotTheIssuer);
-        }
+        self.check_issued(leaf, certificate)?;
         let covered = covered(self.extensions.scope.as_ref(), certificate)?;
         let entries = self.find(certificate.raw_serial())?;
         // What is listed is revoked whatever the list leaves out; from here on it is about whether
@@ -141,6 +138,26 @@ impl<'a> VerifiedList<'a> {
             number: self.extensions.number,
             entries,
         })
+    }
+
+    /// The list is about certificates in the name of its issuer, and this is one of them.
+    fn check_issued(
+        &self,
+        leaf: &CertificateDer<'_>,
+        certificate: &X509Certificate<'_>,
+    ) -> Result<(), Refusal> {
+        let wanted = certificate.issuer().as_raw();
+        if !same_name(self.list.issuer, wanted) {
+            return Err(Refusal::OtherIssuer {
+                found: readable(self.list.issuer),
+                wanted: readable(wanted),
+            });
+        }
+        let issued = |issuer| is_issued(leaf, certificate, issuer);
+        match self.issuers.iter().any(issued) {
+            true => Ok(()),
+            false => Err(Refusal::NotTheIssuer),
+        }
     }
 
     /// Looks for a serial number and returns how many entries there are. All are looked at: a critical

@@ -13,10 +13,14 @@ use clinch::certificate::{Fingerprint, SignatureError};
 use clinch::crl::{
     CrlNumber, NotRevoked, Place, Policy, Refusal, RefusalKind, VerifiedList, verify,
 };
-use rcgen::{CertificateRevocationListParams, KeyIdMethod, KeyUsagePurpose, SerialNumber};
+use rcgen::{
+    BasicConstraints, CertificateRevocationListParams, IsCa, KeyIdMethod, KeyUsagePurpose,
+    SerialNumber, SigningKey as _,
+};
 
 use authority::{
-    Ca, DAY, List, SECOND, SERIAL, entry, extension, name, named, now, number, reason, tlv,
+    Ca, DAY, ECDSA_SHA256, List, SECOND, SERIAL, entry, extension, name, named, now, number,
+    reason, sequence, tlv,
 };
 
 static CA: LazyLock<Ca> = LazyLock::new(Ca::new);
@@ -122,6 +126,15 @@ fn a_revoked_that_the_issuer_did_not_sign_is_not_revoked() {
 }
 
 #[test]
+fn a_signature_with_bits_left_over_is_no_signature() {
+    let tbs = List::new().encode();
+    let signature = CA.issuer.key().sign(&tbs).expect("signed");
+    let crl = sequence(&[&tbs, &ECDSA_SHA256, &tlv(0x03, &[&[1], &signature])]);
+    let refusal = CA.judge(&crl).expect_err("refused");
+    assert_eq!(refusal, Refusal::Signature(SignatureError::Malformed));
+}
+
+#[test]
 fn refuses_a_list_in_another_name() {
     let refusal = CA.refusal(|list| list.issuer = "other");
     let (found, wanted) = ("CN=other".to_owned(), "CN=ca".to_owned());
@@ -170,6 +183,29 @@ fn a_list_may_be_signed_with_another_key_of_the_ca_that_is_given() {
     assert_eq!(kind(judge(&list, &[])), RefusalKind::Authority);
     list.revoke(&[]);
     assert_eq!(kind(judge(&list, &all)), RefusalKind::Revoked);
+}
+
+#[test]
+fn a_list_of_a_ca_above_the_issuer_says_nothing_about_the_leaf() {
+    let root = Ca::with(|params| {
+        *params = named("root");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    });
+    let list = List {
+        issuer: "root",
+        ..List::new()
+    };
+    let chain = [CA.issuer.der().clone(), root.issuer.der().clone()];
+    let verdict = verify(
+        &root.sign(&list),
+        &CA.leaf,
+        &chain,
+        &Policy::default(),
+        now(),
+    );
+    let (found, wanted) = ("CN=root".to_owned(), "CN=ca".to_owned());
+    let refusal = verdict.expect_err("the root's list");
+    assert_eq!(refusal, Refusal::OtherIssuer { found, wanted });
 }
 
 #[test]
