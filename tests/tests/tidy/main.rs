@@ -128,6 +128,27 @@ fn every_source_file_opens_with_what_it_is() {
 }
 
 #[test]
+fn every_log_event_is_on_the_operations_page() {
+    let page = fs::read_to_string(root().join("docs/OPERATIONS.md")).expect("a page");
+    let mut events = BTreeSet::new();
+    visit(&root().join("terminator/src"), &mut |path| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let named = text.split("event = \"").skip(1);
+        events.extend(named.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+    });
+    assert!(
+        events.contains("ocsp_cached"),
+        "events are found: {events:?}"
+    );
+    let unknown = |event: &String| !page.contains(&format!("`{event}`"));
+    let broken = events.into_iter().filter(unknown).collect();
+    assert_none(
+        "a log event that docs/OPERATIONS.md does not explain",
+        broken,
+    );
+}
+
+#[test]
 fn every_folder_of_source_is_on_the_architecture_page() {
     let page = architecture();
     let mut folders = BTreeSet::new();
