@@ -141,6 +141,7 @@ impl Control {
             tracing::warn!(event = "certificate_warning", "{warning}");
         }
         let user = setup.config.egress.user.as_deref();
+        let user = user.or(setup.config.user.as_deref());
         let client = egress::Client::launch(&setup.egress_program, user)?;
         if setup.config.user.is_some() {
             // Nothing else is executed with privileges, and a thread keeps the set it is born with.

@@ -13,7 +13,7 @@ use clinch::control::status::StapleStatus;
 use clinch::observability::counters::FetchResult;
 use clinch::snapshot::SlotState;
 
-use crate::support::{Reply, egress_processes, eventually, kill, serve};
+use crate::support::{Reply, egress_processes, eventually, kill, serve, status_line};
 use crate::world::{World, good, ocsp, replace, signed};
 
 const WAIT: Duration = Duration::from_secs(5);
@@ -362,6 +362,32 @@ async fn a_crash_of_the_egress_worker_costs_a_second() {
     assert_eq!(status.certificates[0].failures, 0);
     assert_eq!(running.counters.results.value(FetchResult::Egress), 1);
     assert_eq!(running.counters.egress_starts.value(), 2);
+}
+
+#[tokio::test]
+async fn the_egress_process_is_not_root_where_clinch_gives_up_root() {
+    egress_runs_as("user = \"nobody\"", "65534").await;
+}
+
+#[tokio::test]
+async fn the_egress_process_may_have_a_user_of_its_own() {
+    egress_runs_as("user = \"nobody\"\n[egress]\nuser = \"daemon\"", "1").await;
+}
+
+async fn egress_runs_as(settings: &str, uid: &str) {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can start a process of another user");
+        return;
+    }
+    let mut world = World::new().await;
+    world.site(&world.spec("a.test"), "");
+    world.top = settings.to_owned();
+    let running = world.start(WAIT).await;
+    let (_, worker) = egress_processes().await;
+    let line = status_line(worker, "Uid").expect("a line of status");
+    assert!(line.split_ascii_whitespace().all(|id| id == uid), "{line}");
+    let status = running.status().await;
+    assert_eq!(status.certificates[0].staple, StapleStatus::Stapled);
 }
 
 #[tokio::test]
