@@ -3,5 +3,7 @@
 
 mod control;
 mod egress;
+mod load;
+mod reload;
 mod support;
 mod world;
