@@ -124,9 +124,12 @@ fn work(unfiltered: Option<FilterError>) -> Result<ExitCode, ProcessError> {
 fn confine() -> Result<(), ProcessError> {
     privileges::forbid_new_privileges()?;
     privileges::forbid_core_dumps()?;
+    // The bound in force may be lower, and only root may raise it. `None` is infinity.
+    let in_force = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let most = in_force.map_or(EGRESS_FILES, |most| most.min(EGRESS_FILES));
     let files = Rlimit {
-        current: Some(EGRESS_FILES),
-        maximum: Some(EGRESS_FILES),
+        current: Some(most),
+        maximum: Some(most),
     };
     rustix::process::setrlimit(Resource::Nofile, files)
         .map_err(|errno| system("limiting open files")(errno.into()))
