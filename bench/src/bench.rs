@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustls::NamedGroup;
@@ -33,6 +34,8 @@ pub struct Effort {
     pub concurrency: u32,
     /// Connections held in `idle`.
     pub idle: u32,
+    /// How long they have been idle when memory is read.
+    pub idle_for: Duration,
     /// Bytes per connection in `bulk`.
     pub bulk: u64,
 }
@@ -44,6 +47,7 @@ impl Effort {
         count: 4000,
         concurrency: 64,
         idle: 5000,
+        idle_for: Duration::from_secs(5),
         bulk: 64 << 20,
     };
     /// Enough to see that everything works.
@@ -52,6 +56,7 @@ impl Effort {
         count: 40,
         concurrency: 8,
         idle: 50,
+        idle_for: Duration::from_millis(100),
         bulk: 1 << 20,
     };
 }
