@@ -1,7 +1,8 @@
 //! Buffers of one worker, lent to connections that move bytes and taken back.
 //!
-//! There are two sizes, so that a connection in bulk transfer reads much at once and every other one
-//! little. A bounded number of each is kept; what was longest out of use goes back to the allocator.
+//! There are three sizes: a connection that has just become quiet waits with a small one, a TLS record
+//! fits a middle one, bulk transfer takes a large one. A bounded number of each is kept, the rest goes
+//! back to the allocator.
 //! A buffer is not cleared between users: whoever fills one remembers how far, and sends no more.
 
 use std::cell::RefCell;
@@ -95,11 +96,40 @@ impl Chunk {
     }
 }
 
+/// Buffers of one size.
+struct Shelf {
+    free: RefCell<Vec<Vec<u8>>>,
+    size: usize,
+    kept: usize,
+}
+
+impl Shelf {
+    fn new(size: usize, kept: usize) -> Self {
+        Self {
+            free: RefCell::default(),
+            size,
+            kept,
+        }
+    }
+
+    fn lend(&self) -> Vec<u8> {
+        let free = self.free.borrow_mut().pop();
+        free.unwrap_or_else(|| vec![0; self.size])
+    }
+
+    fn take_back(&self, buffer: Vec<u8>) {
+        let mut free = self.free.borrow_mut();
+        if free.len() < self.kept {
+            free.push(buffer);
+        }
+    }
+}
+
 /// The buffers a worker keeps.
 pub(super) struct Buffers {
-    small: RefCell<Vec<Vec<u8>>>,
-    large: RefCell<Vec<Vec<u8>>>,
-    large_size: usize,
+    small: Shelf,
+    middle: Shelf,
+    large: Shelf,
 }
 
 impl Buffers {
@@ -107,54 +137,31 @@ impl Buffers {
     pub(super) fn new(bulk: usize) -> Self {
         let bulk = bulk.max(RECORD_PLAINTEXT);
         Self {
-            small: RefCell::default(),
-            large: RefCell::default(),
-            large_size: sealed_size(bulk),
+            small: Shelf::new(SMALL, KEPT_SMALL),
+            middle: Shelf::new(MIDDLE, KEPT_MIDDLE),
+            large: Shelf::new(sealed_size(bulk), KEPT_LARGE),
         }
-    }
-
-    /// A buffer of [`SMALL`] bytes: one TLS record of any legal size fits.
-    pub(super) fn small(&self) -> Vec<u8> {
-        self.small
-            .borrow_mut()
-            .pop()
-            .unwrap_or_else(|| vec![0; SMALL])
-    }
-
-    /// A large buffer.
-    pub(super) fn large(&self) -> Vec<u8> {
-        self.large
-            .borrow_mut()
-            .pop()
-            .unwrap_or_else(|| vec![0; self.large_size])
     }
 
     /// A buffer that holds at least `len` bytes.
     pub(super) fn holding(&self, len: usize) -> Vec<u8> {
-        if len <= SMALL {
-            self.small()
-        } else if len <= self.large_size {
-            self.large()
-        } else {
-            vec![0; len]
+        let mut shelves = [&self.small, &self.middle, &self.large].into_iter();
+        match shelves.find(|shelf| len <= shelf.size) {
+            Some(shelf) => shelf.lend(),
+            None => vec![0; len],
         }
     }
 
     /// How many plaintext bytes may be read into a large buffer so that they fit another one sealed.
     pub(super) fn bulk(&self) -> usize {
-        plaintext_within(self.large_size)
+        plaintext_within(self.large.size)
     }
 
     /// Takes a buffer back.
     pub(super) fn give_back(&self, buffer: Vec<u8>) {
-        let (shelf, kept) = match buffer.len() {
-            SMALL => (&self.small, KEPT_SMALL),
-            len if len == self.large_size => (&self.large, KEPT_LARGE),
-            _ => return,
-        };
-        let mut shelf = shelf.borrow_mut();
-        if shelf.len() < kept {
-            shelf.push(buffer);
+        let mut shelves = [&self.small, &self.middle, &self.large].into_iter();
+        if let Some(shelf) = shelves.find(|shelf| buffer.len() == shelf.size) {
+            shelf.take_back(buffer);
         }
     }
 }
@@ -171,9 +178,12 @@ pub(super) fn plaintext_within(sealed: usize) -> usize {
     whole * RECORD_PLAINTEXT + rest.saturating_sub(RECORD_OVERHEAD)
 }
 
-/// Size of a small buffer: the longest TLS record (RFC 5246 section 6.2.3: 2^14 + 2048 bytes and a
+/// Size of a small buffer: most ClientHellos, requests and short answers fit.
+const SMALL: usize = 4 * 1024;
+
+/// Size of a middle buffer: the longest TLS record (RFC 5246 section 6.2.3: 2^14 + 2048 bytes and a
 /// header of 5), rounded up.
-pub(super) const SMALL: usize = 18 * 1024 + 64;
+const MIDDLE: usize = 18 * 1024 + 64;
 
 /// Plaintext of a full record (RFC 8446 section 5.1).
 const RECORD_PLAINTEXT: usize = 16 * 1024;
@@ -182,10 +192,13 @@ const RECORD_PLAINTEXT: usize = 16 * 1024;
 /// room to spare for a key update that goes before.
 const RECORD_OVERHEAD: usize = 64;
 
-/// Small buffers kept for the next connection: 1.1 MiB.
-const KEPT_SMALL: usize = 64;
+/// Small buffers kept for the next connection: 1 MiB.
+const KEPT_SMALL: usize = 256;
 
-/// Large buffers kept for the next connection: 2 MiB at the default read size.
+/// Middle buffers kept: 0.6 MiB.
+const KEPT_MIDDLE: usize = 32;
+
+/// Large buffers kept: 2 MiB at the default read size.
 const KEPT_LARGE: usize = 8;
 
 #[cfg(test)]
@@ -197,7 +210,7 @@ mod tests {
         for bulk in [1, 16 * 1024, 100_000, 256 * 1024] {
             let buffers = Buffers::new(bulk);
             assert!(buffers.bulk() >= bulk);
-            assert!(sealed_size(buffers.bulk()) <= buffers.large().len());
+            assert!(sealed_size(buffers.bulk()) <= buffers.large.size);
         }
     }
 
@@ -211,7 +224,7 @@ mod tests {
         }
         assert_eq!(chunk.bytes(), bytes);
         chunk.consume(99_990);
-        chunk.room(SMALL, &buffers);
+        chunk.room(MIDDLE, &buffers);
         assert_eq!(chunk.bytes(), &bytes[99_990..]);
         chunk.consume(10);
         assert!(chunk.is_empty());
@@ -221,6 +234,6 @@ mod tests {
     fn a_buffer_of_another_size_is_not_kept() {
         let buffers = Buffers::new(256 * 1024);
         buffers.give_back(vec![0; 5]);
-        assert_eq!(buffers.small().len(), SMALL);
+        assert_eq!(buffers.holding(1).len(), SMALL);
     }
 }

@@ -39,7 +39,8 @@ pub(super) async fn serve(place: Place, listener: usize, peer: SocketAddr) {
             .accept_failures
             .one(AcceptFailure::ClientLimit);
     }
-    match handshake(core, watch, listener, input).await {
+    // Boxed, so that a connection does not carry the room for its handshake until its end.
+    match Box::pin(handshake(core, watch, listener, input)).await {
         Ok(established) => {
             place.handshake_over();
             core.counters.handshake_time.record(accepted.elapsed());

@@ -9,10 +9,10 @@ use super::watch::Side;
 /// How much to receive at once: much, where the last receive took all that it had room for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Pace {
-    /// Up to a small buffer.
+    /// What a small buffer takes.
     #[default]
     Single,
-    /// Up to a large buffer.
+    /// What a large buffer takes.
     Bulk,
 }
 

@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use io_uring::{cqueue, opcode, squeue, types};
 use socket2::{SockAddr, SockAddrStorage};
-use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
+use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
 
 /// Runs a future on a new ring of this thread.
 ///
@@ -208,10 +208,11 @@ impl<D> OneshotOutputTransform for Discard<D> {
 }
 
 /// Submits one operation. `data` must own everything that `entry` points to, at a stable address.
-async fn submit<D: Unpin + 'static>(data: D, entry: squeue::Entry) -> (io::Result<u32>, D) {
-    UnsubmittedOneshot::new(data, Keep(std::marker::PhantomData), entry)
-        .submit()
-        .await
+///
+/// Not an `async fn`: that would keep `data` and `entry` once more beside the operation, in the
+/// memory of every connection that waits.
+fn submit<D: Unpin + 'static>(data: D, entry: squeue::Entry) -> InFlightOneshot<D, Keep<D>> {
+    UnsubmittedOneshot::new(data, Keep(std::marker::PhantomData), entry).submit()
 }
 
 fn outcome(completion: &cqueue::Entry) -> io::Result<u32> {
