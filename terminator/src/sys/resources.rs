@@ -1,4 +1,4 @@
-//! What the machine grants the process: file descriptors.
+//! What the machine grants the process: file descriptors, and the size of its pages.
 //!
 //! It raises the descriptor limit as far as the kernel lets it and says how many connections that
 //! carries; the caller refuses to start, or derives its bound, from the figure.
@@ -29,6 +29,21 @@ pub fn raise_descriptor_limit(wanted: u64) -> io::Result<u64> {
         rustix::process::setrlimit(Resource::Nofile, highest)?;
     }
     Ok(hard)
+}
+
+/// Has the kernel give this process and its children pages of the ordinary size only.
+///
+/// The allocator asks for huge ones where the system leaves that to programs (`madvise`), and memory
+/// that connections leave between others stays resident two megabytes at a time then: 17 MiB at
+/// start and 3 KiB for each idle connection, seen on 6.18.
+pub fn decline_huge_pages() -> io::Result<()> {
+    // SAFETY: PR_SET_THP_DISABLE takes plain integers and touches no memory of ours (prctl(2)).
+    let result = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]

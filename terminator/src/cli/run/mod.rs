@@ -91,6 +91,8 @@ fn start_and_serve(args: &Args) -> anyhow::Result<()> {
     // Before a key is in memory, and before there is a second thread.
     privileges::forbid_core_dumps()?;
     privileges::forbid_new_privileges()?;
+    // A kernel without huge pages has nothing to decline.
+    let _ = crate::sys::resources::decline_huge_pages();
     let passed = crate::sys::listening::passed()?;
 
     let text = std::fs::read_to_string(&args.config).map_err(|source| Unreadable {
