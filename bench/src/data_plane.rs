@@ -34,6 +34,7 @@ pub const PUBLISHES: u32 = 100;
 
 /// Serves until the process is ended.
 pub fn run(setup: &Setup) -> Result<()> {
+    clinch::sys::resources::decline_huge_pages()?;
     let config = Config::parse(&std::fs::read_to_string(&setup.config)?)?;
     let table = table(&config)?;
     let staple = Arc::new(staple(&table, &setup.staple)?);

@@ -2,7 +2,7 @@
 //!
 //! The figure is CPU time of the whole server process tree per connection, not wall time: on a small
 //! shared machine the former is steady and the latter is not. Contenders take turns within one run
-//! (A B C A B C …), and only ratios paired within a round are concluded from, because the machine
+//! (A B C, C B A, …), and only ratios paired within a round are concluded from, because the machine
 //! drifts by more than the differences looked for.
 //!
 //! The server under test has core 0 to itself; the load client, the backend and the OCSP responder

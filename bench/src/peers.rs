@@ -119,8 +119,10 @@ impl Peer {
 pub struct Variant {
     /// Name in tables and of its files.
     pub name: String,
-    /// Workers, one core each from core 0 on.
+    /// Workers, one core each from `first_core` on.
     pub workers: usize,
+    /// The core of the first worker.
+    pub first_core: usize,
     /// The program, if it is not the ordinary one.
     pub program: Option<PathBuf>,
 }
@@ -130,6 +132,7 @@ impl Default for Variant {
         Self {
             name: "clinch".to_owned(),
             workers: 1,
+            first_core: SERVER_CORE,
             program: None,
         }
     }
@@ -146,7 +149,7 @@ pub fn clinch(bench: &Bench, variant: &Variant) -> Result<Running> {
         arguments: vec!["run".to_owned(), "-c".to_owned(), configuration],
         environment: Vec::new(),
         log: log(bench, &variant.name),
-        cores: (SERVER_CORE..SERVER_CORE + variant.workers).collect(),
+        cores: (variant.first_core..variant.first_core + variant.workers).collect(),
     };
     running(launch, address)
 }

@@ -114,7 +114,8 @@ impl Series {
     }
 }
 
-/// Lets every contender measure once per round: A B C, A B C, …
+/// Lets every contender measure once per round, in turns that change direction (A B C, C B A, …), so
+/// that a machine that grows slower or faster favours nobody.
 pub fn interleave(
     rounds: u32,
     unit: &'static str,
@@ -122,7 +123,11 @@ pub fn interleave(
 ) -> Result<Vec<Series>> {
     let mut samples: Vec<Vec<Sample>> = contenders.iter().map(|_| Vec::new()).collect();
     for round in 1..=rounds {
-        for (contender, samples) in contenders.iter_mut().zip(&mut samples) {
+        let mut turns: Vec<_> = contenders.iter_mut().zip(&mut samples).collect();
+        if round % 2 == 0 {
+            turns.reverse();
+        }
+        for (contender, samples) in turns {
             let sample = (contender.measure)().with_context(|| contender.name.clone())?;
             eprintln!(
                 "  round {round}/{rounds}  {:<34} {:>9.3} {unit}",
@@ -160,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn contenders_take_turns() {
+    fn contenders_take_turns_in_both_directions() {
         let order = std::cell::RefCell::new(String::new());
         let mut contenders: Vec<_> = ["a", "b"]
             .into_iter()
@@ -173,7 +178,7 @@ mod tests {
             .collect();
         let series = interleave(2, "", &mut contenders).expect("nothing fails here");
         drop(contenders);
-        assert_eq!(order.into_inner(), "abab");
+        assert_eq!(order.into_inner(), "abba");
         assert_eq!(series[1].samples.len(), 2);
     }
 }

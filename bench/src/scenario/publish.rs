@@ -21,7 +21,9 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
     );
     let (workers, publish_while) =
         peers::data_plane(bench, "data-plane", &std::env::current_exe()?)?;
-    let load = tls(bench, &workers, STAPLED, true, Pattern::Request)?;
+    let effort = bench.effort.fine();
+    let mut load = tls(bench, &workers, STAPLED, true, Pattern::Request)?;
+    load.count = effort.count;
     warm_up(bench, &workers, &load)?;
     let measure =
         || bench.cpu_per_connection(&workers.server, &load, |name| name.starts_with("worker-"));
@@ -34,7 +36,7 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
         }),
         Contender::new("not publishing", measure),
     ];
-    let series = interleave(bench.effort.rounds, "µs", &mut contenders)?;
+    let series = interleave(effort.rounds, "µs", &mut contenders)?;
     drop(contenders);
     let ratio = series[0].over(&series[1]);
     report.promise(ratio.name.clone(), 1.03, ratio.summary.median);
