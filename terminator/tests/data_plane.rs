@@ -30,7 +30,9 @@ struct Edge {
     counters: Vec<Arc<Counters>>,
     workers: Vec<Worker>,
     client: ClientConfig,
-    _publisher: Publisher,
+    publisher: Publisher,
+    chain_pem: String,
+    key_pem: String,
 }
 
 impl Edge {
@@ -41,24 +43,7 @@ impl Edge {
             ..LeafSpec::default()
         };
         let issued = authority.issue(&spec).expect("a leaf");
-        let identity = Identity::from_pem(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes());
-        let site = Site {
-            name: "a.test".into(),
-            certificates: vec![0],
-            backends,
-            proxy_protocol: None,
-            alpn: vec![],
-        };
-        let certificate = Certificate {
-            identity: identity.expect("an identity"),
-            staple_required: false,
-        };
-        let table = Table::new(
-            1,
-            vec![listener()],
-            vec![(site, vec![0], vec!["a.test".into()])],
-            vec![certificate],
-        );
+        let table = table(1, backends, &issued.chain_pem, &issued.key_pem);
         let first = Snapshot {
             generation: 1,
             table: Arc::new(table),
@@ -112,7 +97,9 @@ impl Edge {
             .expect("versions")
             .with_root_certificates(roots)
             .with_no_client_auth(),
-            _publisher: publisher,
+            publisher,
+            chain_pem: issued.chain_pem,
+            key_pem: issued.key_pem,
         }
     }
 
@@ -155,6 +142,23 @@ impl Edge {
             worker.join().expect("no panic");
         }
     }
+}
+
+fn table(epoch: u64, backends: Vec<BackendAddress>, chain: &str, key: &str) -> Table {
+    let identity = Identity::from_pem(chain.as_bytes(), key.as_bytes());
+    let site = Site {
+        name: "a.test".into(),
+        certificates: vec![0],
+        backends,
+        proxy_protocol: None,
+        alpn: vec![],
+    };
+    let certificate = Certificate {
+        identity: identity.expect("an identity"),
+        staple_required: false,
+    };
+    let sites = vec![(site, vec![0], vec!["a.test".into()])];
+    Table::new(epoch, vec![listener()], sites, vec![certificate])
 }
 
 fn listener() -> Listener {
@@ -427,6 +431,39 @@ fn a_key_update_is_answered_and_the_stream_goes_on() {
         tls.conn.refresh_traffic_keys().expect("a key update");
     }
     drop(tls);
+    edge.drain();
+}
+
+#[test]
+fn a_reload_that_mends_the_chain_of_the_same_leaf_is_served() {
+    let backend = backend(echo);
+    let mut edge = Edge::new(vec![backend.clone()], 1, &Timeouts::default());
+    let mut config = ClientConfig::builder_with_provider(edge.client.crypto_provider().clone())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer))
+        .with_no_client_auth();
+    config.resumption = rustls::client::Resumption::disabled();
+    let config = Arc::new(config);
+    let chain = |edge: &Edge| {
+        let mut tls = edge.connect_with(Arc::clone(&config));
+        tls.write_all(b"x").expect("sent");
+        tls.read_exact(&mut [0]).expect("an answer");
+        tls.conn.peer_certificates().expect("a chain").len()
+    };
+    assert_eq!(chain(&edge), 2);
+    let leaf_alone = edge
+        .chain_pem
+        .split_inclusive("-----END CERTIFICATE-----\n")
+        .next();
+    let leaf_alone = leaf_alone.expect("a leaf").to_owned();
+    for (epoch, pem, len) in [(2, leaf_alone, 1), (3, edge.chain_pem.clone(), 2)] {
+        let table = table(epoch, vec![backend.clone()], &pem, &edge.key_pem);
+        let generation = edge.publisher.publish(|next| next.table = Arc::new(table));
+        edge.await_count(generation, |c| c.generation.value());
+        assert_eq!(chain(&edge), len);
+    }
     edge.drain();
 }
 

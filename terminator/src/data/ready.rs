@@ -46,6 +46,8 @@ pub(super) struct ReadySite {
 
 struct ReadyCertificate {
     plain: Arc<CertifiedKey>,
+    /// The table that `plain` was last compared with.
+    epoch: u64,
     /// The chain with a staple, and the slot's `since` that it was made from.
     stapled: Option<(Arc<CertifiedKey>, u64)>,
 }
@@ -135,9 +137,17 @@ impl Ready {
         let certificate = &snapshot.table.certificates[index as usize];
         let slot = &snapshot.slots[index as usize];
         let fingerprint = certificate.identity.leaf.fingerprint;
+        let epoch = snapshot.table.epoch;
         let ready = self
             .certificates
-            .try_get_or_insert_mut(fingerprint, || ReadyCertificate::new(certificate))?;
+            .try_get_or_insert_mut(fingerprint, || ReadyCertificate::new(certificate, epoch))?;
+        if ready.epoch != epoch {
+            ready.epoch = epoch;
+            // The same leaf may have come with another chain.
+            if ready.plain.cert != certificate.identity.chain {
+                *ready = ReadyCertificate::new(certificate, epoch)?;
+            }
+        }
         let unstapled = |stapling| {
             if certificate.staple_required {
                 Err(HandshakeFailure::StapleRequired)
@@ -184,11 +194,12 @@ impl Ready {
 }
 
 impl ReadyCertificate {
-    fn new(certificate: &crate::snapshot::Certificate) -> Result<Self, rustls::Error> {
+    fn new(certificate: &crate::snapshot::Certificate, epoch: u64) -> Result<Self, rustls::Error> {
         let key = signing_key(certificate)?;
         let chain = certificate.identity.chain.clone();
         Ok(Self {
             plain: Arc::new(CertifiedKey::new(chain, key)),
+            epoch,
             stapled: None,
         })
     }
