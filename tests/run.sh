@@ -53,7 +53,8 @@ $(sed -n 's/^test \(.*\) \.\.\. FAILED$/  \1/p' "$work/log")"
 
 check format cargo fmt --all --check
 check lints cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
-check build cargo build --workspace --bins --locked --quiet
+# With the tests, so that dependencies are built once: tests ask for more of their features.
+check build cargo build --workspace --bins --tests --locked --quiet
 CLINCH_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/debug/clinch")
 export CLINCH_BIN
 tests tests cargo test --workspace --locked --no-fail-fast
