@@ -8,7 +8,7 @@ use crate::bench::{Bench, STAPLED};
 use crate::load::Pattern;
 use crate::peers;
 use crate::report::Report;
-use crate::rounds::{Contender, interleave};
+use crate::rounds::{Contender, Sample, interleave};
 
 pub(super) fn run(bench: &Bench) -> Result<Report> {
     let mut report = Report::new(
@@ -25,16 +25,27 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
     let mut load = tls(bench, &workers, STAPLED, true, Pattern::Request)?;
     load.count = effort.count;
     warm_up(bench, &workers, &load)?;
-    let measure =
-        || bench.cpu_per_connection(&workers.server, &load, |name| name.starts_with("worker-"));
+    let measure = |publishing: bool| -> Result<Sample> {
+        let (before, after) = bench.run(async {
+            // At rest before and after: what the worker spends on publishes counts as long as there
+            // are connections, not while readings settle.
+            let before = workers.server.settled_cpu().await?;
+            if publishing {
+                std::fs::write(&publish_while, "")?;
+            }
+            let loaded = load.run().await;
+            if publishing {
+                std::fs::remove_file(&publish_while)?;
+            }
+            loaded?;
+            anyhow::Ok((before, workers.server.settled_cpu().await?))
+        })?;
+        let spent = after.since(&before, |name| name.starts_with("worker-"));
+        Ok((spent as f64 / 1000.0 / f64::from(load.count)).into())
+    };
     let mut contenders = vec![
-        Contender::new("publishing", || {
-            std::fs::write(&publish_while, "")?;
-            let sample = measure();
-            std::fs::remove_file(&publish_while)?;
-            sample
-        }),
-        Contender::new("not publishing", measure),
+        Contender::new("publishing", || measure(true)),
+        Contender::new("not publishing", || measure(false)),
     ];
     let series = interleave(effort.rounds, "µs", &mut contenders)?;
     drop(contenders);
