@@ -14,7 +14,7 @@ use socket2::SockAddr;
 
 use super::core::Core;
 use super::ready::ReadySite;
-use super::watch::{Side, Ticks, Watch};
+use super::watch::{Ticks, Watch};
 use crate::observability::counters::BackendFailure;
 use crate::snapshot::BackendAddress;
 use crate::sys::sockets;
@@ -36,7 +36,7 @@ pub(super) struct Backends(RefCell<HashMap<BackendAddress, Rc<Backend>>>);
 /// A connection to a backend, counted until dropped.
 pub(super) struct Connected {
     /// The socket.
-    pub(super) side: Rc<Side>,
+    pub(super) socket: Socket,
     backend: Rc<Backend>,
 }
 
@@ -81,11 +81,11 @@ pub(super) async fn connect(core: &Core, watch: &Watch, site: &ReadySite) -> Opt
         tried.push(index);
         let backend = &site.backends[index];
         match attempt(core, watch, backend).await {
-            Ok(side) => {
+            Ok(socket) => {
                 backend.failures.set(0);
                 core.counters.backend_connects.one();
                 return Some(Connected {
-                    side,
+                    socket,
                     backend: Rc::clone(backend),
                 });
             }
@@ -117,16 +117,16 @@ fn choose(backends: &[Rc<Backend>], tried: &[usize], now: Ticks, turn: usize) ->
         })
 }
 
-async fn attempt(core: &Core, watch: &Watch, backend: &Rc<Backend>) -> io::Result<Rc<Side>> {
+async fn attempt(core: &Core, watch: &Watch, backend: &Rc<Backend>) -> io::Result<Socket> {
     backend.connections.set(backend.connections.get() + 1);
     let address = match &backend.address {
         BackendAddress::Tcp(address) => SockAddr::from(*address),
         BackendAddress::Unix(path) => SockAddr::unix(path)?,
     };
     let socket = Socket::from(sockets::stream_to(&address)?);
-    let side = watch.await_connect(socket, core.bounds.connect);
-    side.socket.connect(address).await?;
-    Ok(side)
+    watch.await_connect(socket.clone(), core.bounds.connect);
+    socket.connect(address).await?;
+    Ok(socket)
 }
 
 fn failed(core: &Core, backend: &Backend, error: &io::Error) {

@@ -115,9 +115,7 @@ async fn pass_on(core: &Core, watch: &Watch, mut established: Established, ends:
 /// The PROXY header that the site's backends want, if they want one.
 fn header(core: &Core, watch: &Watch, established: &Established, ends: &Ends) -> Option<Vec<u8>> {
     let version = established.site.proxy_protocol?;
-    let local = ends
-        .local
-        .or_else(|| watch.client().socket.local_address().ok());
+    let local = ends.local.or_else(|| watch.client().local_address().ok());
     let negotiated = established.session.negotiated();
     let tls13 = negotiated.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
     let cipher = negotiated

@@ -277,7 +277,7 @@ async fn refuse(core: &Core, watch: &Watch, refusal: Refusal) -> HandshakeFailur
 /// Waits for the client to leave, within the time of a handshake: closing a socket with bytes unread
 /// would reset the connection, and the refusal might never be read.
 async fn see_off(core: &Core, watch: &Watch) {
-    watch.client().socket.shutdown(Shutdown::Write);
+    watch.client().shutdown(Shutdown::Write);
     let (mut dropped, mut total) = (Chunk::default(), 0);
     while let Ok(n @ 1..) = receive(core, watch.client(), &mut dropped, &mut Pace::Single).await {
         dropped.consume(n);

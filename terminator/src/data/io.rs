@@ -1,10 +1,10 @@
-//! Receiving into chunks and sending from them, with what the sweep must know kept up to date.
+//! Receiving into chunks and sending from them.
 
 use std::io;
 
 use super::buffers::Chunk;
 use super::core::Core;
-use super::watch::Side;
+use crate::sys::uring::Socket;
 
 /// How much to receive at once: much, where the last receive took all that it had room for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,34 +27,28 @@ impl Pace {
 
 /// Receives once into `chunk`, behind what it holds; 0 is the end of the stream.
 ///
-/// The first wait holds a buffer, so that bytes which come soon cost one operation. Where none come,
-/// the sweep cancels the receive, and the wait goes on without a buffer.
+/// Waits without a buffer: memory is taken when there are bytes to put there. In bulk it asks the
+/// socket first, as more is most likely there already.
 pub(super) async fn receive(
     core: &Core,
-    side: &Side,
+    socket: &Socket,
     chunk: &mut Chunk,
     pace: &mut Pace,
 ) -> io::Result<usize> {
     loop {
-        let room = chunk
-            .room(pace.wanted(core, chunk.len()), &core.buffers)
-            .len();
-        let room = room.min(core.buffers.bulk());
-        let (buffer, held) = chunk.lend();
-        side.receiving.set(true);
-        let (result, buffer) = side.socket.recv(buffer, held.end..held.end + room).await;
-        side.receiving.set(false);
-        chunk.returned(buffer);
-        match result {
+        if *pace == Pace::Single {
+            chunk.release_if_empty(&core.buffers);
+            socket.readable().await?;
+        }
+        let room = chunk.room(pace.wanted(core, chunk.len()), &core.buffers);
+        let len = room.len().min(core.buffers.bulk());
+        match socket.recv_now(&mut room[..len]) {
             Ok(n) => {
                 chunk.filled(n);
-                *pace = if n == room { Pace::Bulk } else { Pace::Single };
+                *pace = if n == len { Pace::Bulk } else { Pace::Single };
                 return Ok(n);
             }
-            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {
-                chunk.release_if_empty(&core.buffers);
-                side.socket.readable().await?;
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => *pace = Pace::Single,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -62,11 +56,9 @@ pub(super) async fn receive(
 }
 
 /// Sends all that `chunk` holds and gives its buffer back.
-pub(super) async fn send(core: &Core, side: &Side, chunk: &mut Chunk) -> io::Result<()> {
+pub(super) async fn send(core: &Core, socket: &Socket, chunk: &mut Chunk) -> io::Result<()> {
     let (buffer, held) = chunk.lend();
-    side.sending.set(true);
-    let (result, buffer) = side.socket.send_all(buffer, held).await;
-    side.sending.set(false);
+    let (result, buffer) = socket.send_all(buffer, held).await;
     chunk.returned(buffer);
     chunk.release(&core.buffers);
     result

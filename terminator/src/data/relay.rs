@@ -17,14 +17,15 @@ use super::core::Core;
 use super::handshake::Established;
 use super::io::{Pace, receive, send};
 use super::session::Session;
-use super::watch::{Ended, Side, Watch};
+use super::watch::{Ended, Watch};
 use crate::observability::counters::RelayEnd;
+use crate::sys::uring::Socket;
 
 /// What both directions of a connection share.
 struct Relay<'a> {
     core: &'a Core,
     watch: &'a Watch,
-    backend: &'a Side,
+    backend: &'a Socket,
     session: RefCell<Session>,
     /// What the protocol itself has to say to the client (alerts, tickets); goes before anything sealed
     /// after it.
@@ -63,7 +64,7 @@ pub(super) async fn relay(
     let relay = Relay {
         core,
         watch,
-        backend: &backend.side,
+        backend: &backend.socket,
         session: RefCell::new(session),
         control: RefCell::default(),
         turn: Mutex::new(()),
@@ -87,7 +88,7 @@ impl Relay<'_> {
         let mut pace = Pace::Single;
         while self.forward(&mut plain).await {
             if self.session.borrow().is_closed() {
-                self.backend.socket.shutdown(Shutdown::Write);
+                self.backend.shutdown(Shutdown::Write);
                 break;
             }
             input.release_if_empty(buffers);
@@ -220,7 +221,7 @@ impl Relay<'_> {
             let _ = send(self.core, self.watch.client(), &mut out).await;
         }
         out.release(&self.core.buffers);
-        self.watch.client().socket.shutdown(Shutdown::Write);
+        self.watch.client().shutdown(Shutdown::Write);
     }
 
     /// The client's stream ended without a close_notify. Most clients that do so mean a plain end.
@@ -228,14 +229,15 @@ impl Relay<'_> {
         if self.watch.ended().is_none() {
             self.core.counters.truncated.one();
         }
-        self.backend.socket.shutdown(Shutdown::Write);
+        self.backend.shutdown(Shutdown::Write);
     }
 
     /// Reads and drops what the client sends until it stops.
     async fn discard(&self) {
         let mut dropped = Chunk::default();
-        let mut pace = Pace::Single;
         loop {
+            // Always waits, so that a client which sends without end does not keep the core.
+            let mut pace = Pace::Single;
             match receive(self.core, self.watch.client(), &mut dropped, &mut pace).await {
                 Ok(0) | Err(_) => break,
                 Ok(n) => dropped.consume(n),
@@ -250,8 +252,8 @@ impl Relay<'_> {
         if self.watch.ended().is_none() {
             self.fault.set(Some(self.fault.get().unwrap_or(fault)));
         }
-        self.watch.client().socket.shutdown(Shutdown::Both);
-        self.backend.socket.shutdown(Shutdown::Both);
+        self.watch.client().shutdown(Shutdown::Both);
+        self.backend.shutdown(Shutdown::Both);
     }
 
     /// Notes that one direction has finished: the other has less patience from then on.
@@ -271,7 +273,7 @@ pub(super) async fn turn_away(core: &Core, watch: &Watch, mut session: Session) 
         let _ = send(core, watch.client(), &mut out).await;
     }
     out.release(&core.buffers);
-    watch.client().socket.shutdown(Shutdown::Write);
+    watch.client().shutdown(Shutdown::Write);
     match watch.ended() {
         Some(Ended::Drained) => RelayEnd::Drained,
         _ => RelayEnd::NoBackend,

@@ -2,8 +2,8 @@
 //!
 //! Every connection has a [`Watch`] in the worker's [`Watches`]. A connection notes what it waits for
 //! and when bytes moved; [`Watches::sweep`], called once a tick, ends what waited too long, by
-//! shutting its sockets down, and parks what is merely idle, by cancelling the receives that hold a
-//! buffer. The connection's own task does everything else: a sweep never frees anything.
+//! shutting its sockets down. The connection's own task does everything else: a sweep never frees
+//! anything.
 
 use std::cell::{Cell, RefCell};
 use std::net::Shutdown;
@@ -57,49 +57,20 @@ pub(super) struct Watch {
     wait: Cell<Wait>,
     moved: Cell<Ticks>,
     ended: Cell<Option<Ended>>,
-    client: Side,
-    backend: RefCell<Option<Rc<Side>>>,
-}
-
-/// One socket of a connection.
-pub(super) struct Side {
-    /// The socket.
-    pub(super) socket: Socket,
-    /// A receive with a buffer is in flight, and nothing else is.
-    pub(super) receiving: Cell<bool>,
-    /// A send is in flight.
-    pub(super) sending: Cell<bool>,
-}
-
-impl Side {
-    fn new(socket: Socket) -> Self {
-        Self {
-            socket,
-            receiving: Cell::new(false),
-            sending: Cell::new(false),
-        }
-    }
-
-    /// Takes the buffer from a receive that has nothing to receive.
-    fn park(&self) {
-        if self.receiving.get() && !self.sending.get() {
-            self.socket.cancel();
-        }
-    }
+    client: Socket,
+    backend: RefCell<Option<Socket>>,
 }
 
 impl Watch {
     /// The client's side.
-    pub(super) fn client(&self) -> &Side {
+    pub(super) fn client(&self) -> &Socket {
         &self.client
     }
 
     /// From now on the backend behind `socket` must take the connection within `bound`.
-    pub(super) fn await_connect(&self, socket: Socket, bound: Ticks) -> Rc<Side> {
-        let side = Rc::new(Side::new(socket));
-        *self.backend.borrow_mut() = Some(Rc::clone(&side));
+    pub(super) fn await_connect(&self, socket: Socket, bound: Ticks) {
+        *self.backend.borrow_mut() = Some(socket);
         self.wait.set(Wait::Connect(self.clock.get() + bound));
-        side
     }
 
     /// From now on bytes must move at least once in `bound`.
@@ -123,22 +94,24 @@ impl Watch {
     fn end_politely(&self, why: Ended) {
         self.ended.set(Some(self.ended.get().unwrap_or(why)));
         self.wait.set(Wait::Farewell(self.clock.get() + FAREWELL));
-        self.client.socket.shutdown(Shutdown::Read);
+        self.client.shutdown(Shutdown::Read);
         self.end_backend();
     }
 
     /// Ends the connection at once: whatever its task waits for completes.
     pub(super) fn end(&self, why: Ended) {
         self.ended.set(Some(self.ended.get().unwrap_or(why)));
-        self.client.socket.shutdown(Shutdown::Both);
+        self.client.shutdown(Shutdown::Both);
         self.end_backend();
     }
 
     fn end_backend(&self) {
         if let Some(backend) = &*self.backend.borrow() {
-            // A connect in flight is not ended by a shutdown, only by a cancel.
-            backend.socket.cancel();
-            backend.socket.shutdown(Shutdown::Both);
+            if matches!(self.wait.get(), Wait::Connect(_)) {
+                // A connect in flight is not ended by a shutdown, only by a cancel.
+                backend.cancel();
+            }
+            backend.shutdown(Shutdown::Both);
         }
     }
 
@@ -148,18 +121,13 @@ impl Watch {
             Wait::Handshake(until) if now >= until => self.end(Ended::TimedOut),
             Wait::Connect(until) if now >= until => {
                 if let Some(backend) = &*self.backend.borrow() {
-                    backend.socket.cancel();
+                    backend.cancel();
                 }
             }
             Wait::Bytes(bound) => {
                 let still = now.saturating_sub(self.moved.get());
                 if still >= bound {
                     self.end_politely(Ended::TimedOut);
-                } else if still >= PARK_AFTER {
-                    self.client.park();
-                    if let Some(backend) = &*self.backend.borrow() {
-                        backend.park();
-                    }
                 }
             }
             Wait::Farewell(until) if now >= until => self.end(Ended::TimedOut),
@@ -190,7 +158,7 @@ impl Watches {
             wait: Cell::new(Wait::Handshake(self.clock.get() + bound)),
             moved: Cell::new(self.clock.get()),
             ended: Cell::new(None),
-            client: Side::new(client),
+            client,
             backend: RefCell::new(None),
         });
         let key = self.watches.borrow_mut().insert(Rc::clone(&watch));
@@ -244,9 +212,6 @@ impl Drop for Watched {
         self.all.watches.borrow_mut().remove(self.key);
     }
 }
-
-/// After so many ticks without a byte a connection gives its receive buffers back.
-const PARK_AFTER: Ticks = 4;
 
 /// Ticks that a connection ended by a time-out has to send its close_notify.
 const FAREWELL: Ticks = 8;
