@@ -1,16 +1,22 @@
 # Clinch. `make demo` and `make test` need Debian 12, rustup and root; they install the rest themselves.
 
 .POSIX:
-.PHONY: help demo test build bench bench-peers bench-quick bench-micro bench-build
+.PHONY: help demo test build fuzz bench bench-peers bench-quick bench-micro bench-build
 
 # Arguments for `clinch demo`, e.g. make demo CLINCH_DEMO_ARGS=--once
 CLINCH_DEMO_ARGS =
+
+# Seconds for each fuzz target, and which of them (all).
+FUZZ_SECONDS = 1200
+FUZZ_TARGETS =
 
 help:
 	@echo 'make demo    build clinch and watch it terminate TLS and staple: own CA, responder and backend'
 	@echo '             (CLINCH_DEMO_ARGS=--once performs the handshakes itself and ends)'
 	@echo 'make test    every check: format, lints, unit tests, end-to-end tests with real peers'
 	@echo 'make build   the release binary, target/release/clinch'
+	@echo 'make fuzz    each parser of outside bytes under libFuzzer, 20 minutes each on one core'
+	@echo '             (FUZZ_SECONDS=60 FUZZ_TARGETS="ocsp crl" for less)'
 	@echo 'make bench   speed and memory beside nginx, HAProxy and Hitch, recorded under bench/results;'
 	@echo '             needs two cores with nothing else to do for about ten minutes'
 	@echo '             (bench-peers: the comparison alone; bench-micro: the parts by themselves;'
@@ -27,6 +33,10 @@ test:
 build:
 	@tests/bootstrap.sh build
 	cargo build --release --locked -p clinch
+
+fuzz:
+	@tests/bootstrap.sh build fuzz
+	tests/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 bench: bench-build
 	$${CARGO_TARGET_DIR:-target}/release/clinch-bench all

@@ -9,6 +9,7 @@
 
 pub mod backend;
 pub mod client;
+pub mod fuzz;
 pub mod hello;
 pub mod metrics;
 pub mod peers;

@@ -10,6 +10,8 @@ mod buffers;
 mod connection;
 mod core;
 mod driven;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod io;
 mod proxy;

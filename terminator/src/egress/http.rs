@@ -13,6 +13,7 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -40,6 +41,17 @@ pub(super) async fn perform(request: Request, sink: &mut impl Sink) -> Result<()
     let stream = clock
         .cover(Stage::Connect, connect(&target, addresses))
         .await??;
+    exchange(stream, &target, &request, &clock, sink).await
+}
+
+/// Sends the request over a connection and passes the answer on.
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    target: &Target,
+    request: &Request,
+    clock: &Deadline,
+    sink: &mut impl Sink,
+) -> Result<(), FetchError> {
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(EGRESS_HEAD_BYTES)
         .max_headers(EGRESS_HEADERS)
@@ -51,7 +63,7 @@ pub(super) async fn perform(request: Request, sink: &mut impl Sink) -> Result<()
     // through the request too.
     tasks.spawn(connection);
 
-    let outgoing = target.request(&request)?;
+    let outgoing = target.request(request)?;
     let answer = clock
         .cover(Stage::Answer, sender.send_request(outgoing))
         .await?
@@ -69,6 +81,25 @@ pub(super) async fn perform(request: Request, sink: &mut impl Sink) -> Result<()
         pass_body(&mut body, request.limit, sink).await
     };
     clock.cover(Stage::Body, all).await?
+}
+
+/// What [`perform`] makes of these bytes of a server, which come once the request is there.
+pub(super) async fn perform_on(
+    request: &Request,
+    answer: &[u8],
+    sink: &mut impl Sink,
+) -> Result<(), FetchError> {
+    let target = Target::parse(&request.url)?;
+    let (stream, mut server) = tokio::io::duplex(EGRESS_HEAD_BYTES);
+    let answer = answer.to_vec();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        // Errors mean that nobody wants the answer, or the rest of it.
+        let _ = server.read(&mut [0; 2048]).await;
+        let _ = server.write_all(&answer).await;
+    });
+    let clock = Deadline::new(request.deadline);
+    exchange(stream, &target, request, &clock, sink).await
 }
 
 async fn pass_body(

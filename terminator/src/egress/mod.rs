@@ -7,6 +7,8 @@
 
 pub mod client;
 mod filter;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 pub mod process;
 pub mod protocol;

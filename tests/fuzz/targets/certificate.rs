@@ -1,0 +1,7 @@
+//! Certificates under libFuzzer; the target is `clinch_tests::fuzz::certificate`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    clinch_tests::fuzz::certificate(bytes);
+});

@@ -1,0 +1,7 @@
+//! CRLs under libFuzzer; the target is `clinch_tests::fuzz::crl`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    clinch_tests::fuzz::crl(bytes);
+});

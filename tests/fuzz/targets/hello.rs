@@ -1,0 +1,7 @@
+//! ClientHellos under libFuzzer; the target is `clinch_tests::fuzz::hello`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    clinch_tests::fuzz::hello(bytes);
+});

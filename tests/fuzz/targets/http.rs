@@ -1,0 +1,7 @@
+//! HTTP answers under libFuzzer; the target is `clinch_tests::fuzz::http`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    clinch_tests::fuzz::http(bytes);
+});
