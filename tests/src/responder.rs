@@ -5,13 +5,15 @@
 //! request is recorded. What an answer says is the test authority's business ([`Answer`]); how it is
 //! carried, or not, is decided here.
 //!
-//! To add a misbehaviour: one variant of [`Mode`] or [`Answer`], one arm in `serve` or in
-//! `Answer::bytes`, and one row in [`WRONG`].
+//! To add a misbehaviour: one variant of [`Mode`] or [`Answer`], one arm in `treat` or in
+//! `Answer::bytes`, and one row in [`WRONG`], [`STUCK`] or [`ODD`].
 
 mod answer;
+mod faults;
 mod http;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +21,7 @@ use rustix::net::Shutdown;
 
 pub use answer::Answer;
 use clinch::cli::demo::authority::Authority;
+pub use faults::{ODD, STUCK, WRONG};
 
 use crate::{PROMPT, eventually, place};
 
@@ -59,65 +62,17 @@ pub enum Mode {
     Chunked(usize),
     /// Bytes that are no HTTP at all.
     NotHttp,
+    /// Header lines for this many bytes, and no end of them.
+    EndlessHeaders(usize),
+    /// A good answer, compressed although nobody asked for that.
+    Gzip,
+    /// A good answer that is longer than announced, on a connection that stays open.
+    LongerThanAnnounced,
+    /// A good answer, and behind it one about another certificate that nobody asked for.
+    Desync,
+    /// Treats the first request so, and all later ones well.
+    First(&'static Mode),
 }
-
-/// Every misbehaviour with the result under which clinch counts it (label `result` of its fetch
-/// counter). None may lead to a staple.
-pub const WRONG: &[(&str, Mode, &str)] = &[
-    ("refused connection", Mode::Refused, "network"),
-    ("closed at once", Mode::ClosesAtOnce, "network"),
-    ("reset", Mode::Resets, "network"),
-    ("closed inside the body", Mode::ClosesInBody, "network"),
-    ("not HTTP", Mode::NotHttp, "network"),
-    ("status 500", Mode::Status(500), "http"),
-    ("status 404", Mode::Status(404), "http"),
-    ("redirect", Mode::Redirects(String::new()), "http"),
-    (
-        "text/html content type",
-        Mode::ContentType("text/html"),
-        "http",
-    ),
-    ("web page", Mode::Html, "http"),
-    ("10 MB", Mode::Huge(10 << 20), "http"),
-    ("10 MB unannounced", Mode::HugeUnannounced(10 << 20), "http"),
-    ("wrong serial", Mode::Says(Answer::WrongSerial), "refused"),
-    ("wrong signer", Mode::Says(Answer::WrongSigner), "refused"),
-    ("bad signature", Mode::Says(Answer::BadSignature), "refused"),
-    (
-        "delegate without EKU",
-        Mode::Says(Answer::DelegateWithoutUsage),
-        "refused",
-    ),
-    (
-        "delegate expired",
-        Mode::Says(Answer::DelegateExpired),
-        "refused",
-    ),
-    (
-        "delegate of another CA",
-        Mode::Says(Answer::DelegateOfAnother),
-        "refused",
-    ),
-    ("expired", Mode::Says(Answer::Expired), "refused"),
-    ("future", Mode::Says(Answer::Future), "refused"),
-    ("unknown", Mode::Says(Answer::Unknown), "refused"),
-    ("truncated", Mode::Says(Answer::Truncated), "refused"),
-    ("trailing bytes", Mode::Says(Answer::Trailing), "refused"),
-    ("garbage", Mode::Says(Answer::Garbage), "refused"),
-    ("empty body", Mode::Says(Answer::Empty), "refused"),
-    ("malformedRequest", Mode::Says(Answer::Error(1)), "refused"),
-    ("internalError", Mode::Says(Answer::Error(2)), "refused"),
-    ("tryLater", Mode::Says(Answer::Error(3)), "try_later"),
-    ("unauthorized", Mode::Says(Answer::Error(6)), "unauthorized"),
-    ("revoked", Mode::Says(Answer::Revoked), "revoked"),
-];
-
-/// Misbehaviours that only a deadline ends.
-pub const STUCK: &[(&str, Mode)] = &[
-    ("stuck", Mode::Stuck),
-    ("hangs after headers", Mode::HangsAfterHeaders),
-    ("drips", Mode::Drips(Duration::from_secs(1))),
-];
 
 /// A request that the responder took.
 #[derive(Clone, Debug)]
@@ -143,6 +98,8 @@ pub struct Responder {
 struct Shared {
     authority: Arc<Authority>,
     mode: Mutex<Mode>,
+    /// Requests that came under the present mode.
+    under_mode: AtomicUsize,
     requests: Mutex<Vec<Request>>,
     /// While it listens.
     listener: Mutex<Option<Arc<TcpListener>>>,
@@ -163,6 +120,7 @@ impl Responder {
         let shared = Arc::new(Shared {
             authority,
             mode: Mutex::new(Mode::Says(Answer::Good)),
+            under_mode: AtomicUsize::new(0),
             requests: Mutex::default(),
             listener: Mutex::default(),
             connections: Mutex::default(),
@@ -176,6 +134,7 @@ impl Responder {
     pub fn set(&self, mode: Mode) {
         let refused = mode == Mode::Refused;
         *lock(&self.shared.mode) = mode;
+        self.shared.under_mode.store(0, Ordering::SeqCst);
         if refused {
             self.unlisten();
         } else if lock(&self.shared.listener).is_none() {
@@ -256,6 +215,12 @@ impl Shared {
         };
         let der = request.der.clone();
         lock(&self.requests).push(request);
+        let earlier = self.under_mode.fetch_add(1, Ordering::SeqCst);
+        let mode = match mode {
+            Mode::First(first) if earlier == 0 => first.clone(),
+            Mode::First(_) => Mode::Says(Answer::Good),
+            other => other,
+        };
         let _ = self.treat(&mode, &der, stream);
         // Read to the end, so that closing does not reset an answer that is still under way.
         http::close(stream);
@@ -317,7 +282,34 @@ impl Shared {
                 http::zeroes(stream, *size)
             }
             Mode::Chunked(size) => http::chunked(stream, &good(), *size),
+            other => self.treat_oddly(other, der, stream),
+        }
+    }
+
+    /// The further misbehaviours in the way an answer is carried.
+    fn treat_oddly(&self, mode: &Mode, der: &[u8], stream: &TcpStream) -> std::io::Result<()> {
+        let says = |answer: Answer| answer.bytes(&self.authority, der);
+        match mode {
             Mode::NotHttp => http::body(stream, b"220 mail.example ESMTP\r\n"),
+            Mode::EndlessHeaders(size) => http::headers_without_end(stream, *size),
+            Mode::Gzip => {
+                let body = http::gzip(&says(Answer::Good));
+                http::ok_with(stream, "content-encoding: gzip\r\n", &body)
+            }
+            Mode::LongerThanAnnounced => {
+                let body = says(Answer::Good);
+                let (announced, rest) = body.split_at(body.len() - 100);
+                http::ok_with(stream, "connection: keep-alive\r\n", announced)?;
+                http::body(stream, rest)?;
+                http::wait_for_close(stream)
+            }
+            Mode::Desync => {
+                let keep = "connection: keep-alive\r\n";
+                http::ok_with(stream, keep, &says(Answer::Good))?;
+                http::ok_with(stream, keep, &says(Answer::WrongSerial))?;
+                http::wait_for_close(stream)
+            }
+            plain => unreachable!("{plain:?} is treated in `treat`"),
         }
     }
 }

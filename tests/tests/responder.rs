@@ -6,7 +6,7 @@ use std::time::Duration;
 use clinch_tests::backend::Backend;
 use clinch_tests::peers::{self, present};
 use clinch_tests::process::Clinch;
-use clinch_tests::responder::{Answer, Mode, STUCK, WRONG};
+use clinch_tests::responder::{Answer, Mode, ODD, STUCK, WRONG};
 use clinch_tests::setup::{Setup, assert_stapled};
 use clinch_tests::{eventually, skip};
 
@@ -62,7 +62,7 @@ fn outlive(name: &str, mode: &Mode, result: &str) {
 #[test]
 fn no_wrong_answer_is_ever_stapled() {
     // A process each; a few at a time, since they mostly wait.
-    for some in WRONG.chunks(6) {
+    for some in WRONG.chunks(10) {
         std::thread::scope(|scope| {
             for (name, mode, result) in some {
                 scope.spawn(move || outlive(name, mode, result));
@@ -81,13 +81,21 @@ fn a_responder_that_does_not_come_to_an_end_is_left_at_the_deadline() {
 }
 
 #[test]
-fn an_answer_in_chunks_is_taken() {
-    let echo = Backend::echo();
-    let (setup, issued) = Setup::with_site("a.example", echo.written());
-    setup.responder.set(Mode::Chunked(100));
-    let clinch = setup.start();
-    assert_stapled(&setup.connect("a.example"), &issued);
-    clinch.stop();
+fn what_is_odd_and_right_is_stapled() {
+    std::thread::scope(|scope| {
+        for (name, mode) in ODD {
+            scope.spawn(move || {
+                let echo = Backend::echo();
+                let (setup, issued) = Setup::with_site("a.example", echo.written());
+                setup.responder.set(mode.clone());
+                let clinch = setup.start();
+                let session = setup.connect("a.example");
+                assert!(session.staple.is_some(), "{name}: not stapled");
+                assert_stapled(&session, &issued);
+                clinch.stop();
+            });
+        }
+    });
 }
 
 #[test]

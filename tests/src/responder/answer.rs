@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use clinch::cli::demo::authority::{
-    Authority, OcspAnswer, ResponderSpec, Signer, Status, Unsuccessful, unsuccessful,
+    Authority, HashAlgorithm, IssuerHash, OcspAnswer, Place, ResponderSpec, Signer, Single, Status,
+    Unsuccessful, unsuccessful,
 };
 
 /// The content of an answer.
@@ -19,6 +20,30 @@ pub enum Answer {
     GoodStill(Duration),
     /// *Good* without a nextUpdate.
     GoodWithoutNextUpdate,
+    /// *Good* a month ago, without a nextUpdate.
+    OldWithoutNextUpdate,
+    /// *Good*, with a nextUpdate before thisUpdate.
+    Reversed,
+    /// *Good*, and produced tomorrow.
+    ProducedInFuture,
+    /// *Good* for a CertID made with SHA-256.
+    Sha256,
+    /// *Good* for a CertID that names another issuer.
+    OfIssuer(IssuerHash),
+    /// *Good*, with a critical extension that nobody knows.
+    Critical(Place),
+    /// *Good*, after a single response for another certificate.
+    AmongOthers,
+    /// *Good* twice.
+    Twice,
+    /// *Good*, after *revoked* for the same certificate.
+    RevokedAndGood,
+    /// *Good*, after *unknown* for the same certificate.
+    UnknownAndGood,
+    /// *Good*, signed by a delegate whose certificate is not in the response.
+    DelegateLeftOut,
+    /// *Good*, signed by a delegate whose certificate is valid from tomorrow on.
+    DelegateNotYet,
     /// *Revoked* an hour ago.
     Revoked,
     /// *Unknown*.
@@ -43,6 +68,8 @@ pub enum Answer {
     Truncated,
     /// A good answer with bytes after it.
     Trailing,
+    /// A good answer whose outer length is left open, as BER allows and DER does not.
+    Ber,
     /// Bytes that are no DER.
     Garbage,
     /// Nothing.
@@ -74,6 +101,7 @@ impl Answer {
             }
             Self::Trailing => [&sign(&good)[..], b"and more"].concat(),
             Self::BadSignature => bad_signature(authority, &good, request),
+            Self::Ber => open_length(&sign(&good)),
             Self::Garbage => b"\x00\xffgarbage\x30\x82\xff\xff".to_vec(),
             Self::Empty => Vec::new(),
             Self::Error(status) => unsuccessful(error(*status)),
@@ -147,6 +175,67 @@ impl Answer {
                 }),
                 ..good
             },
+            Self::DelegateNotYet => OcspAnswer {
+                signer: delegate(ResponderSpec {
+                    validity: Some((now + HOUR * 24, now + HOUR * 48)),
+                    ..ResponderSpec::default()
+                }),
+                ..good
+            },
+            Self::DelegateLeftOut => OcspAnswer {
+                with_certificate: false,
+                ..good
+            },
+            other => other.content(good, now),
+        }
+    }
+
+    /// Variants of what the answer says about the certificate and the time.
+    fn content(&self, good: OcspAnswer, now: SystemTime) -> OcspAnswer {
+        let after = |serial, status| vec![Single { serial, status }];
+        match self {
+            Self::OldWithoutNextUpdate => OcspAnswer {
+                this_update: now - HOUR * 24 * 30,
+                produced_at: now - HOUR * 24 * 30,
+                next_update: None,
+                ..good
+            },
+            Self::Reversed => OcspAnswer {
+                next_update: Some(good.this_update - HOUR),
+                ..good
+            },
+            Self::ProducedInFuture => OcspAnswer {
+                produced_at: now + HOUR * 24,
+                ..good
+            },
+            Self::Sha256 => OcspAnswer {
+                hash: Some(HashAlgorithm::Sha256),
+                ..good
+            },
+            Self::OfIssuer(part) => OcspAnswer {
+                wrong_hash: Some(*part),
+                ..good
+            },
+            Self::Critical(place) => OcspAnswer {
+                critical_extension: Some(*place),
+                ..good
+            },
+            Self::AmongOthers => OcspAnswer {
+                before: after(Some(vec![0x42; 16]), Status::Good),
+                ..good
+            },
+            Self::Twice => OcspAnswer {
+                before: after(None, Status::Good),
+                ..good
+            },
+            Self::RevokedAndGood => OcspAnswer {
+                before: after(None, Status::Revoked(now - HOUR, None)),
+                ..good
+            },
+            Self::UnknownAndGood => OcspAnswer {
+                before: after(None, Status::Unknown),
+                ..good
+            },
             Self::Expired => OcspAnswer {
                 this_update: now - HOUR * 72,
                 produced_at: now - HOUR * 72,
@@ -173,6 +262,16 @@ fn bad_signature(authority: &Authority, good: &OcspAnswer, request: &[u8]) -> Ve
     let mut bytes = authority.respond(&answer, request).expect("as above");
     *bytes.last_mut().expect("a response is not empty") ^= 1;
     bytes
+}
+
+/// The outer SEQUENCE with an indefinite length (X.690 section 8.1.3.6), which DER forbids.
+fn open_length(response: &[u8]) -> Vec<u8> {
+    let header = match response[1] {
+        0x82 => 4,
+        0x81 => 3,
+        _ => 2,
+    };
+    [&[0x30, 0x80], &response[header..], &[0, 0]].concat()
 }
 
 fn error(status: u8) -> Unsuccessful {

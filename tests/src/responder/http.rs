@@ -73,6 +73,45 @@ pub(super) fn zeroes(mut stream: &TcpStream, size: u64) -> io::Result<()> {
     io::copy(&mut io::repeat(0).take(size), &mut stream).map(drop)
 }
 
+/// A complete answer with further header lines, each ended by CRLF.
+pub(super) fn ok_with(mut stream: &TcpStream, headers: &str, bytes: &[u8]) -> io::Result<()> {
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\ncontent-type: {OCSP}\r\ncontent-length: {}\r\n{headers}\r\n",
+        bytes.len()
+    )?;
+    stream.write_all(bytes)
+}
+
+/// Bytes as gzip holds them without compression: one stored block (RFC 1951 section 3.2.4).
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(bytes.len()).expect("an OCSP response is short");
+    let crc = bytes.iter().fold(!0_u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+        })
+    });
+    [
+        &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff, 1],
+        &length.to_le_bytes()[..],
+        &(!length).to_le_bytes(),
+        bytes,
+        &(!crc).to_le_bytes(),
+        &u32::from(length).to_le_bytes(),
+    ]
+    .concat()
+}
+
+/// Header lines that do not end, for this many bytes.
+pub(super) fn headers_without_end(mut stream: &TcpStream, size: usize) -> io::Result<()> {
+    stream.write_all(b"HTTP/1.1 200 OK\r\n")?;
+    let line = format!("x-filler: {}\r\n", "x".repeat(200));
+    for _ in 0..size / line.len() {
+        stream.write_all(line.as_bytes())?;
+    }
+    Ok(())
+}
+
 /// A redirect.
 pub(super) fn redirect(mut stream: &TcpStream, to: &str) -> io::Result<()> {
     write!(

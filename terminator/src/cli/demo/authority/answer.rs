@@ -60,10 +60,21 @@ pub struct OcspAnswer {
     pub hash: Option<HashAlgorithm>,
     /// Serial number answered for; `None`: the one of the request.
     pub serial: Option<Vec<u8>>,
+    /// Spoils this part of the CertID.
+    pub wrong_hash: Option<IssuerHash>,
     /// Single responses put before the one asked for.
     pub before: Vec<Single>,
     /// Puts an unknown critical extension into the response.
     pub critical_extension: Option<Place>,
+}
+
+/// A part of a CertID that names the issuer (RFC 6960 section 4.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IssuerHash {
+    /// issuerNameHash.
+    Name,
+    /// issuerKeyHash.
+    Key,
 }
 
 /// A further single response.
@@ -146,6 +157,7 @@ impl OcspAnswer {
             with_certificate: true,
             hash: None,
             serial: None,
+            wrong_hash: None,
             before: Vec::new(),
             critical_extension: None,
         }
@@ -237,8 +249,14 @@ impl Authority {
         serial: &[u8],
         hash: HashAlgorithm,
     ) -> Result<SingleResponse, AuthorityError> {
+        let mut cert_id = cert_id(self.intermediate(), hash, integer(serial)?)?;
+        match answer.wrong_hash {
+            None => {}
+            Some(IssuerHash::Name) => cert_id.issuer_name_hash = hash.digest(b"another issuer"),
+            Some(IssuerHash::Key) => cert_id.issuer_key_hash = hash.digest(b"another key"),
+        }
         Ok(SingleResponse {
-            cert_id: cert_id(self.intermediate(), hash, integer(serial)?)?,
+            cert_id,
             cert_status: status.encode()?,
             this_update: generalized_time(answer.this_update)?,
             next_update: answer.next_update.map(generalized_time).transpose()?,

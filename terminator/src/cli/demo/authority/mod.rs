@@ -17,7 +17,7 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 
 pub use answer::{
-    AskedFor, HashAlgorithm, OcspAnswer, Place, ResponderIdBy, Signer, Single, Status,
+    AskedFor, HashAlgorithm, IssuerHash, OcspAnswer, Place, ResponderIdBy, Signer, Single, Status,
     Unsuccessful, unsuccessful,
 };
 
