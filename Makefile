@@ -1,10 +1,13 @@
 # Clinch. `make demo` and `make test` need Debian 12, rustup and root; they install the rest themselves.
 
 .POSIX:
-.PHONY: help demo test build fuzz bench bench-peers bench-quick bench-micro bench-build
+.PHONY: help demo test build fuzz
 
 # Arguments for `clinch demo`, e.g. make demo CLINCH_DEMO_ARGS=--once
 CLINCH_DEMO_ARGS =
+# Arguments for measurements, e.g. make bench-compare BASE=HEAD~1 BENCH_ARGS='--rounds 3'
+BENCH_ARGS =
+BASE = HEAD
 
 # Seconds for each fuzz target, and which of them (all).
 FUZZ_SECONDS = 1200
@@ -20,6 +23,7 @@ help:
 	@echo 'make bench   speed and memory beside nginx, HAProxy and Hitch, recorded under bench/results;'
 	@echo '             needs two cores with nothing else to do for about ten minutes'
 	@echo '             (bench-peers: the comparison alone; bench-micro: the parts by themselves;'
+	@echo '             bench-compare BASE=REV: is the working tree dearer than that revision? exit code 3 if so;'
 	@echo '             bench-quick: whether the measurements work, in seconds, without figures)'
 
 demo: build
@@ -38,6 +42,7 @@ fuzz:
 	@tests/bootstrap.sh build fuzz
 	tests/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
+.PHONY: bench bench-peers bench-quick bench-micro bench-compare bench-build
 bench: bench-build
 	$${CARGO_TARGET_DIR:-target}/release/clinch-bench all
 
@@ -50,6 +55,10 @@ bench-quick: bench-build
 bench-micro:
 	@tests/bootstrap.sh build
 	cargo bench --locked -p clinch-bench --bench parts
+
+bench-compare:
+	@tests/bootstrap.sh build
+	@bench/compare.sh "$(BASE)" $(BENCH_ARGS)
 
 bench-build:
 	@tests/bootstrap.sh build bench

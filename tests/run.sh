@@ -59,6 +59,7 @@ CLINCH_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/debug/clinch")
 export CLINCH_BIN
 tests tests cargo test --workspace --locked --no-fail-fast
 check measurements "${CARGO_TARGET_DIR:-target}/debug/clinch-bench" --quick --no-record all
+check comparison "${CARGO_TARGET_DIR:-target}/debug/clinch-bench" --quick --no-record compare --base "$CLINCH_BIN"
 
 skipped=$(grep -c . "$CLINCH_SKIPS" || true)
 tests_skipped=$(grep -cv ': ignored$' "$CLINCH_SKIPS" || true)

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use clinch_bench::bench::{Bench, Effort};
 use clinch_bench::relay::{self, Runtime};
 use clinch_bench::report::Report;
-use clinch_bench::scenario::{Scenario, allocator};
+use clinch_bench::scenario::{Scenario, allocator, compare};
 use clinch_bench::{data_plane, machine};
 
 /// Clinch's own, since its workers and the plain relay run from this program too.
@@ -60,6 +60,15 @@ enum Command {
         /// This program, built with the feature system-allocator.
         other: PathBuf,
     },
+    /// Two revisions of clinch side by side: is the new one dearer?
+    ///
+    /// Ends with exit code 3 where it is, by more than 5 % and outside the noise. `make bench-compare
+    /// BASE=REV` builds both and calls this.
+    Compare {
+        /// The program of the base revision; --clinch is the new one.
+        #[arg(long)]
+        base: PathBuf,
+    },
     /// Run clinch's workers and a publisher: the contender of `publish`.
     #[command(hide = true)]
     DataPlane(data_plane::Setup),
@@ -79,7 +88,7 @@ type Measurement = Box<dyn FnOnce(&Bench) -> Result<Report>>;
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("clinch-bench: {error:#}");
             ExitCode::FAILURE
@@ -87,7 +96,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<()> {
+fn run(arguments: Arguments) -> Result<ExitCode> {
     let scenarios: Vec<Measurement> = match arguments.command {
         Command::Scenario(one) => vec![Box::new(move |bench| one.run(bench))],
         Command::All => Scenario::ALL
@@ -97,12 +106,18 @@ fn run(arguments: Arguments) -> Result<()> {
         Command::Allocator { other } => {
             vec![Box::new(move |bench| allocator::run(bench, &other))]
         }
-        Command::DataPlane(setup) => return data_plane::run(&setup),
+        Command::Compare { base } => {
+            ensure!(base.exists(), "no clinch at {}", base.display());
+            vec![Box::new(move |bench| compare::run(bench, &base))]
+        }
+        Command::DataPlane(setup) => {
+            return data_plane::run(&setup).map(|()| ExitCode::SUCCESS);
+        }
         Command::PlainRelay {
             listen,
             backend,
             runtime,
-        } => return relay::run(listen, backend, runtime),
+        } => return relay::run(listen, backend, runtime).map(|()| ExitCode::SUCCESS),
     };
     let mut effort = if arguments.quick {
         Effort::QUICK
@@ -124,16 +139,23 @@ fn run(arguments: Arguments) -> Result<()> {
     let record = !arguments.quick && !arguments.no_record;
     let results = record.then_some(arguments.results.as_path());
     let bench = Bench::new(clinch, effort)?;
+    let mut code = ExitCode::SUCCESS;
     for scenario in scenarios {
         let mut report = scenario(&bench)?;
         if arguments.quick {
             report.promises.clear();
         }
         println!("{}", report.table());
+        if report.scenario == "compare" && compare::regressions(&report).next().is_some() {
+            code = ExitCode::from(REGRESSION);
+        }
         let Some(results) = results else {
             continue;
         };
         println!("  recorded: {}", report.record(results)?.display());
     }
-    Ok(())
+    Ok(code)
 }
+
+/// Exit code of `compare` where the new program is dearer.
+const REGRESSION: u8 = 3;

@@ -101,6 +101,43 @@ impl Ratio {
     }
 }
 
+/// Where the median lies with a confidence of 95 %.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Interval {
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+impl Interval {
+    /// The interval of the median between two order statistics: it supposes nothing about the
+    /// distribution, so that a round in which the machine stuttered does no harm. `None` for fewer
+    /// than six values, whose extremes do not enclose the median with 95 %.
+    pub fn of_median(values: &[f64]) -> Option<Self> {
+        if values.len() < 6 {
+            return None;
+        }
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        // Ranks n/2 ∓ 1.96 √n / 2, the normal approximation of the binomial distribution, rounded
+        // outwards.
+        let n = sorted.len() as f64;
+        let rank = ((n - 1.96 * n.sqrt()) / 2.0).floor().max(1.0) as usize;
+        Some(Self {
+            low: sorted[rank - 1],
+            high: sorted[sorted.len() - rank],
+        })
+    }
+}
+
+impl Ratio {
+    /// The 95 % interval of its median.
+    pub fn interval(&self) -> Option<Interval> {
+        Interval::of_median(&self.values)
+    }
+}
+
 impl Series {
     /// The values alone.
     pub fn values(&self) -> Vec<f64> {
@@ -162,6 +199,16 @@ mod tests {
     #[test]
     fn the_median_of_an_even_number_of_values_lies_between_the_middle_two() {
         assert_eq!(Summary::of([4.0, 1.0, 2.0, 3.0]).median, 2.5);
+    }
+
+    #[test]
+    fn the_interval_of_the_median_leaves_out_the_tails() {
+        let values: Vec<f64> = (1..=100).map(f64::from).collect();
+        let interval = Interval::of_median(&values).expect("enough values");
+        assert_eq!((interval.low, interval.high), (40.0, 61.0));
+        assert_eq!(Interval::of_median(&[1.0; 5]), None);
+        let six = Interval::of_median(&[6.0, 1.0, 2.0, 3.0, 4.0, 5.0]).expect("six");
+        assert_eq!((six.low, six.high), (1.0, 6.0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod allocator;
 mod bulk;
+pub mod compare;
 mod idle;
 mod limit;
 mod peers;
