@@ -24,13 +24,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use authority::Authority;
 use child::Child;
 use responder::Responder;
-use scene::Scene;
+use scene::{Purpose, Scene};
 
 /// Try clinch: own authority, responder and web server, nothing to configure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  \
         clinch demo           # then try the printed commands; Ctrl-C ends it\n  \
-        clinch demo --once    # perform the handshakes here, print what was stapled\n\n\
+        clinch demo --once    # perform the handshakes here, print what was stapled\n  \
+        clinch demo --target  # something for load generators to aim at, see docs/LOAD_TESTING.md\n\n\
         Exit codes:\n  \
         0  ended by a signal; with --once: every name was served with a verified staple\n  \
         1  something failed; with --once: a name was not served or not stapled\n  \
@@ -40,7 +41,12 @@ pub(super) struct Args {
     #[arg(long)]
     once: bool,
 
-    /// First port to try; the next free one is taken
+    /// Be a target for load generators: --port exactly, metrics over HTTP on the port after it, a
+    /// site without a staple, no output while it runs, and a log of warnings only
+    #[arg(long, conflicts_with = "once")]
+    target: bool,
+
+    /// First port to try; the next free one is taken, but not with --target
     #[arg(long, value_name = "PORT", default_value_t = 8443)]
     port: u16,
 }
@@ -59,7 +65,12 @@ async fn demo(args: &Args) -> anyhow::Result<ExitCode> {
     let authority = Arc::new(Authority::new(SystemTime::now())?);
     let responder = Responder::start(Arc::clone(&authority)).await?;
     let backend = backend::start().await?;
-    let scene = Scene::make(&authority, &responder, backend, args.port)?;
+    let purpose = if args.target {
+        Purpose::Target
+    } else {
+        Purpose::Show
+    };
+    let scene = Scene::make(&authority, &responder, backend, args.port, purpose)?;
     let mut child = Child::start(&scene)?;
 
     let outcome = tokio::select! {
@@ -83,6 +94,11 @@ async fn play(
         return once(scene).await;
     }
     print!("{}", scene.guide());
+    if args.target {
+        // The guide has to be there before a load comes, also where stdout is a pipe.
+        std::io::stdout().flush()?;
+        return Err(child.ended().await?);
+    }
     watch(scene, responder, child).await
 }
 

@@ -1,5 +1,6 @@
 //! What the demo stands on: certificates, keys and the configuration in a temporary directory, and
-//! a free port.
+//! a free port. A target for load generators differs in a few lines of the configuration, see
+//! [`Purpose`].
 
 use std::fmt::Write as _;
 use std::fs::Permissions;
@@ -24,7 +25,18 @@ pub(super) struct Scene {
     dir: tempfile::TempDir,
     root: CertificateDer<'static>,
     addresses: Vec<SocketAddr>,
+    purpose: Purpose,
     sites: Vec<Site>,
+}
+
+/// What the demo is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To be watched and tried out.
+    Show,
+    /// To bear load: exactly the port asked for, metrics over TCP on the next one, clients without
+    /// a server name are served, one more site has no staple, the log has warnings only.
+    Target,
 }
 
 struct Site {
@@ -45,12 +57,17 @@ impl Scene {
         responder: &Responder,
         backend: SocketAddr,
         first_port: u16,
+        purpose: Purpose,
     ) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("clinch-demo-").tempdir()?;
         let mut scene = Self {
             dir,
             root: authority.root().clone(),
-            addresses: free_addresses(first_port)?,
+            addresses: match purpose {
+                Purpose::Show => free_addresses(first_port, PORTS)?,
+                Purpose::Target => free_addresses(first_port, 0)?,
+            },
+            purpose,
             sites: Vec::new(),
         };
         scene.write("root.pem", &authority.root_pem(), 0o644)?;
@@ -80,9 +97,25 @@ impl Scene {
                 issuer,
             });
         }
+        if purpose == Purpose::Target {
+            config += &scene.unstapled(authority, backend)?;
+        }
         scene.write("clinch.toml", &config, 0o644)?;
         scene.hand_over()?;
         Ok(scene)
+    }
+
+    /// The site of a target that has nothing to staple.
+    fn unstapled(&self, authority: &Authority, backend: SocketAddr) -> anyhow::Result<String> {
+        let issued = authority.issue(&LeafSpec {
+            names: vec![UNSTAPLED.to_owned()],
+            ..LeafSpec::default()
+        })?;
+        let cert = self.write(&format!("{UNSTAPLED}.pem"), &issued.chain_pem, 0o644)?;
+        let key = self.write(&format!("{UNSTAPLED}.key"), &issued.key_pem, 0o600)?;
+        Ok(format!(
+            "\n[[site]]\nnames = [{UNSTAPLED:?}]\ncert = {cert:?}\nkey = {key:?}\nbackend = [\"{backend}\"]\n"
+        ))
     }
 
     /// The configuration file.
@@ -103,8 +136,11 @@ impl Scene {
 
     /// Asks the admin interface of the running terminator.
     pub(super) async fn ask(&self, path: &str) -> anyhow::Result<admin::Answer> {
-        let socket = AdminAddress::Unix(self.path("admin.sock"));
-        admin::request(&admin::Where(socket), Method::GET, path).await
+        let address = match self.purpose {
+            Purpose::Show => AdminAddress::Unix(self.path("admin.sock")),
+            Purpose::Target => AdminAddress::Tcp(self.metrics()),
+        };
+        admin::request(&admin::Where(address), Method::GET, path).await
     }
 
     /// Every name, over TLS 1.3 and 1.2, on each address in turn.
@@ -127,8 +163,37 @@ impl Scene {
             .collect()
     }
 
+    /// Where a target's admin interface listens: the port after its own.
+    fn metrics(&self) -> SocketAddr {
+        let port = self.addresses[0].port();
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port.saturating_add(1)))
+    }
+
+    /// What a load generator has to be told.
+    fn target(&self) -> String {
+        let addresses: Vec<String> = self.addresses.iter().map(SocketAddr::to_string).collect();
+        let names: Vec<&str> = self.sites.iter().map(|site| site.name).collect();
+        format!(
+            "target    {}\n\
+             names     {} (the first also for clients that send none); {UNSTAPLED} has no staple\n\
+             root      {}\n\
+             paths     / (a line), /bytes/N (N bytes), POST anywhere (the body is read and dropped)\n\
+             metrics   http://{}/metrics\n\
+             log       {}\n\
+             Lines to copy are in docs/LOAD_TESTING.md. Ctrl-C ends it and removes the files.\n",
+            addresses.join(" and "),
+            names.join(" "),
+            self.path("root.pem").display(),
+            self.metrics(),
+            self.log().display(),
+        )
+    }
+
     /// What there is to try, as lines to copy.
     pub(super) fn guide(&self) -> String {
+        if self.purpose == Purpose::Target {
+            return self.target();
+        }
         let root = self.path("root.pem");
         let root = root.display();
         let addresses: Vec<String> = self.addresses.iter().map(SocketAddr::to_string).collect();
@@ -175,10 +240,20 @@ impl Scene {
         if privileges::is_root() {
             writeln!(text, "user = {ACCOUNT:?}")?;
         }
-        let admin = format!("unix:{}", self.path("admin.sock").display());
+        let target = self.purpose == Purpose::Target;
+        let admin = if target {
+            self.metrics().to_string()
+        } else {
+            format!("unix:{}", self.path("admin.sock").display())
+        };
         writeln!(text, "cache_dir = {:?}\n", self.path("cache"))?;
-        writeln!(text, "[listen.demo]\naddress = {addresses:?}\n")?;
-        writeln!(text, "[admin]\nlisten = {admin:?}\n")?;
+        writeln!(text, "[listen.demo]\naddress = {addresses:?}")?;
+        if target {
+            // Generators that connect to an address send no name.
+            writeln!(text, "default_site = {:?}", SITES[0].1)?;
+            writeln!(text, "\n[log]\nlevel = \"warn\"")?;
+        }
+        writeln!(text, "\n[admin]\nlisten = {admin:?}\n")?;
         writeln!(text, "[timeouts]\ndrain = \"2s\"")?;
         Ok(text)
     }
@@ -209,13 +284,13 @@ impl Scene {
     }
 }
 
-/// The first port from `first` on that is free on 127.0.0.1, and on ::1 where the machine has it.
-fn free_addresses(first: u16) -> anyhow::Result<Vec<SocketAddr>> {
+/// The first of the ports from `first` to `more` after it that is free on 127.0.0.1, and on ::1 where the machine has it.
+fn free_addresses(first: u16, more: u16) -> anyhow::Result<Vec<SocketAddr>> {
     let free = |ip: IpAddr, port: u16| TcpListener::bind((ip, port)).is_ok();
     let v4 = IpAddr::from(Ipv4Addr::LOCALHOST);
     let v6 = IpAddr::from(Ipv6Addr::LOCALHOST);
     let has_v6 = free(v6, 0);
-    for port in first..=first.saturating_add(PORTS) {
+    for port in first..=first.saturating_add(more) {
         if free(v4, port) && (!has_v6 || free(v6, port)) {
             let ips = [v4, v6];
             return Ok(ips[..=usize::from(has_v6)]
@@ -224,11 +299,17 @@ fn free_addresses(first: u16) -> anyhow::Result<Vec<SocketAddr>> {
                 .collect());
         }
     }
-    bail!("no port from {first} on is free on the loopback; name another with --port")
+    match more {
+        0 => bail!("port {first} is taken on the loopback; name another with --port"),
+        _ => bail!("no port from {first} on is free on the loopback; name another with --port"),
+    }
 }
 
 /// The user that the terminator becomes when the demo is run by root.
 const ACCOUNT: &str = "nobody";
+
+/// The site of a target that has nothing to staple.
+const UNSTAPLED: &str = "plain.clinch.test";
 
 /// How many ports are tried after the first.
 const PORTS: u16 = 100;
