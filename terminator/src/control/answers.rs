@@ -202,6 +202,9 @@ impl Control {
         let wait = schedule::retry_after(failure.trouble(), track.failures, left, dice());
         let failures = track.failures;
         self.book.queue.schedule(certificate, now + wait);
+        if left.is_some() {
+            self.book.queue.press(certificate, now + wait);
+        }
         let certificate = label(leaf);
         match (state, left) {
             (SlotState::Stapled(_), None) => tracing::error!(

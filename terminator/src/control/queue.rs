@@ -117,6 +117,14 @@ impl Queue {
         }
     }
 
+    /// The responder of this certificate rests until then at most, because its staple is about to end.
+    pub(super) fn press(&mut self, certificate: CertificateIndex, until: SystemTime) {
+        if let Some(index) = self.responder[certificate as usize] {
+            let rest = &mut self.responders[index].resting_until;
+            *rest = rest.map(|at| at.min(until));
+        }
+    }
+
     /// The wall clock was set back by this much: what was due later than it should be is due as much
     /// earlier.
     pub(super) fn clock_set_back(&mut self, by: Duration) {
@@ -224,6 +232,22 @@ mod tests {
         assert!(all(&mut queue, at(50)).is_empty());
         assert_eq!(all(&mut queue, at(100)), [0]);
         assert!(all(&mut queue, at(200)).is_empty());
+    }
+
+    #[test]
+    fn a_staple_about_to_end_shortens_the_rest_of_its_responder() {
+        let mut queue = queue(&["a"]);
+        assert_eq!(all(&mut queue, at(0)), [0]);
+        queue.finished(0, true, at(0));
+        for round in 1..8 {
+            queue.schedule(0, at(100 * round));
+            assert_eq!(all(&mut queue, at(100 * round)), [0], "round {round}");
+            queue.finished(0, false, at(100 * round));
+        }
+        queue.schedule(0, at(702));
+        assert!(all(&mut queue, at(702)).is_empty(), "it rests");
+        queue.press(0, at(702));
+        assert_eq!(all(&mut queue, at(702)), [0]);
     }
 
     #[test]

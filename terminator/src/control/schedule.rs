@@ -83,8 +83,8 @@ pub(super) fn retry_after(
         Trouble::Egress => doublings(EGRESS_RETRY, 1).min(LONGEST_EGRESS_RETRY),
     };
     let longest = match left {
-        // An eighth of what is left: ever more urgent, and still several attempts before the end.
-        Some(left) => (left / 8).clamp(SHORTEST_PAUSE, LONGEST_RETRY),
+        // An eighth of what is left: ever more urgent, and still several attempts in the last second.
+        Some(left) => (left / 8).clamp(LAST_PAUSE, LONGEST_RETRY),
         None if failures < PATIENCE => LONGEST_UNSTAPLED_RETRY,
         None => 5 * LONGEST_UNSTAPLED_RETRY,
     };
@@ -99,8 +99,12 @@ const LONGEST_JITTER: Duration = Duration::from_secs(300);
 /// Of the validity, where that makes less than [`LONGEST_JITTER`].
 const JITTER_SHARE: f64 = 0.05;
 
-/// Between two attempts, however urgent.
+/// Between two fetches that succeed, and before the first attempt after a failure.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Between two attempts in the last moments of a staple: a responder that is back a second before
+/// the end is asked in time.
+const LAST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Pause that is never gone below for a long validity.
 const LONGEST_FLOOR: Duration = Duration::from_secs(60);
@@ -171,6 +175,14 @@ mod tests {
         let mut short = validity(4 * DAY);
         short.not_after = at(2 * DAY);
         assert!(refresh_at(short, at(0), 0.25, 0.0) < at(2 * DAY));
+    }
+
+    #[test]
+    fn in_the_last_second_of_a_staple_there_are_several_attempts() {
+        for dice in [0.0, 0.999_999] {
+            let wait = retry_after(Trouble::Ordinary, 20, Some(Duration::from_secs(1)), dice);
+            assert!(wait < Duration::from_millis(300), "{wait:?}");
+        }
     }
 
     #[test]
