@@ -1,13 +1,16 @@
 # Clinch. `make demo` and `make test` need Debian 12, rustup and root; they install the rest themselves.
 
 .POSIX:
-.PHONY: help demo test build fuzz
+.PHONY: help demo test build matrix reliability fuzz
 
 # Arguments for `clinch demo`, e.g. make demo CLINCH_DEMO_ARGS=--once
 CLINCH_DEMO_ARGS =
 # Arguments for measurements, e.g. make bench-compare BASE=HEAD~1 BENCH_ARGS='--rounds 3'
 BENCH_ARGS =
 BASE = HEAD
+
+# Arguments for the matrix, e.g. MATRIX_ARGS='--server clinch'
+MATRIX_ARGS =
 
 # Seconds for each fuzz target, and which of them (all).
 FUZZ_SECONDS = 1200
@@ -18,6 +21,10 @@ help:
 	@echo '             (CLINCH_DEMO_ARGS=--once performs the handshakes itself and ends)'
 	@echo 'make test    every check: format, lints, unit tests, end-to-end tests with real peers'
 	@echo 'make build   the release binary, target/release/clinch'
+	@echo 'make matrix  what clients see of clinch, nginx, HAProxy, Apache and Hitch when a responder'
+	@echo '             misbehaves; writes docs/MISBEHAVIOUR.md in about 20 minutes'
+	@echo 'make reliability'
+	@echo '             the long form of the reliability tests, about 5 minutes'
 	@echo 'make fuzz    each parser of outside bytes under libFuzzer, 20 minutes each on one core'
 	@echo '             (FUZZ_SECONDS=60 FUZZ_TARGETS="ocsp crl" for less)'
 	@echo 'make bench   speed and memory beside nginx, HAProxy and Hitch, recorded under bench/results;'
@@ -37,6 +44,15 @@ test:
 build:
 	@tests/bootstrap.sh build
 	cargo build --release --locked -p clinch
+
+matrix:
+	@tests/bootstrap.sh build demo matrix
+	cargo build --locked -p clinch -p clinch-tests --bins
+	$${CARGO_TARGET_DIR:-target}/debug/clinch-matrix $(MATRIX_ARGS)
+
+reliability:
+	@tests/bootstrap.sh build test
+	CLINCH_RELIABILITY=full cargo test --locked -p clinch-tests --test reliability -- --nocapture
 
 fuzz:
 	@tests/bootstrap.sh build fuzz
