@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what a purpose needs and the machine lacks, and says what. Debian 12, as root.
 #
-#   tests/bootstrap.sh build|demo|test|fuzz|bench ...
+#   tests/bootstrap.sh build|demo|test|matrix|fuzz|bench ...
 #
 # Looks first, so that it is quick and offline when nothing is missing. Package services (nginx,
 # HAProxy) are neither started nor enabled: the tests start such programs themselves.
@@ -12,9 +12,10 @@ wanted() {
         build) echo gcc libc6-dev ca-certificates ;;
         demo) echo openssl curl ca-certificates ;;
         test) echo openssl curl gnutls-bin nginx-light libnginx-mod-stream haproxy iproute2 iptables nftables ;;
+        matrix) echo nginx-light haproxy hitch apache2-bin iproute2 ;;
         fuzz) echo g++ ;;
         bench) echo nginx-light libnginx-mod-stream haproxy hitch ;;
-        *) echo "tests/bootstrap.sh: unknown purpose '$1' (build, demo, test, fuzz or bench)" >&2; exit 2 ;;
+        *) echo "tests/bootstrap.sh: unknown purpose '$1' (build, demo, test, matrix, fuzz or bench)" >&2; exit 2 ;;
     esac
 }
 

@@ -136,8 +136,13 @@ pub struct Hanging {
 impl Hanging {
     /// Fills the queue of a fresh listener.
     pub fn new() -> io::Result<Self> {
-        let address = place::fresh();
-        let stream = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        Self::on(place::fresh())
+    }
+
+    /// Fills the queue of a listener on a given address.
+    pub fn on(address: SocketAddr) -> io::Result<Self> {
+        let domain = socket2::Domain::for_address(address);
+        let stream = || socket2::Socket::new(domain, socket2::Type::STREAM, None);
         let listener = stream()?;
         listener.bind(&address.into())?;
         listener.listen(0)?;

@@ -9,8 +9,10 @@
 
 pub mod backend;
 pub mod client;
+pub mod dns;
 pub mod fuzz;
 pub mod hello;
+pub mod matrix;
 pub mod metrics;
 pub mod peers;
 pub mod place;

@@ -142,7 +142,7 @@ pub const STUCK: &[(&str, Mode)] = &[
 
 /// What is unusual, allowed, and to be stapled.
 pub const ODD: &[(&str, Mode)] = &[
-    ("in chunks", Mode::Chunked(100)),
+    ("in chunks, also to HTTP/1.0", Mode::Chunked(100)),
     ("slow, 2 s", Mode::Slow(Duration::from_secs(2))),
     ("a second answer that nobody asked for", Mode::Desync),
     ("no nextUpdate", Mode::Says(Answer::GoodWithoutNextUpdate)),
