@@ -27,9 +27,10 @@ help:
 	@echo '             the long form of the reliability tests, about 5 minutes'
 	@echo 'make fuzz    each parser of outside bytes under libFuzzer, 20 minutes each on one core'
 	@echo '             (FUZZ_SECONDS=60 FUZZ_TARGETS="ocsp crl" for less)'
-	@echo 'make bench   speed and memory beside nginx, HAProxy and Hitch, recorded under bench/results;'
-	@echo '             needs two cores with nothing else to do for about ten minutes'
-	@echo '             (bench-peers: the comparison alone; bench-micro: the parts by themselves;'
+	@echo 'make bench   what visitors wait with a staple, without, and with client-side OCSP, and the CPU that'
+	@echo '             a staple costs: five minutes, recorded under bench/results; needs two cores with'
+	@echo '             nothing else to do (bench-peers: beside nginx, HAProxy, Hitch and others;'
+	@echo '             bench-all: every scenario; bench-micro: the parts by themselves;'
 	@echo '             bench-compare BASE=REV: is the working tree dearer than that revision? exit code 3 if so;'
 	@echo '             bench-quick: whether the measurements work, in seconds, without figures)'
 
@@ -58,9 +59,13 @@ fuzz:
 	@tests/bootstrap.sh build fuzz
 	tests/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
-.PHONY: bench bench-peers bench-quick bench-micro bench-compare bench-build
+.PHONY: bench bench-all bench-peers bench-quick bench-micro bench-compare bench-build
 bench: bench-build
-	$${CARGO_TARGET_DIR:-target}/release/clinch-bench all
+	$${CARGO_TARGET_DIR:-target}/release/clinch-bench $(BENCH_ARGS) headline
+	$${CARGO_TARGET_DIR:-target}/release/clinch-bench $(BENCH_ARGS) staple
+
+bench-all: bench-build
+	$${CARGO_TARGET_DIR:-target}/release/clinch-bench $(BENCH_ARGS) all
 
 bench-peers: bench-build
 	$${CARGO_TARGET_DIR:-target}/release/clinch-bench peers

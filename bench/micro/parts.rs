@@ -25,8 +25,7 @@ const NAME: &str = "a.bench.test";
 
 fn site() -> (tempfile::TempDir, pki::Site) {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let responder = ([127, 0, 0, 1], 9).into();
-    let mut sites = pki::make(directory.path(), responder, &[NAME]).expect("certificates");
+    let mut sites = pki::make(directory.path(), "127.0.0.1:9", &[NAME]).expect("certificates");
     (directory, sites.remove(0))
 }
 

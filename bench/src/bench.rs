@@ -3,18 +3,22 @@
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clinch_load::Plan;
 use rustls::NamedGroup;
 use socket2::{Domain, Socket, Type};
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
 use crate::client::{Client, Suite};
 use crate::load::{Load, Outcome, Pattern};
 use crate::pki::{self, Site};
 use crate::process::{Cpu, Server};
+use crate::responder::Distance;
 use crate::rounds::Sample;
 use crate::{backend, machine, responder};
 
@@ -38,6 +42,8 @@ pub struct Effort {
     pub idle_for: Duration,
     /// Bytes per connection in `bulk`.
     pub bulk: u64,
+    /// How long each turn of an open or closed loop of `headline` lasts.
+    pub turn: Duration,
 }
 
 impl Effort {
@@ -49,6 +55,7 @@ impl Effort {
         idle: 5000,
         idle_for: Duration::from_secs(5),
         bulk: 64 << 20,
+        turn: Duration::from_secs(7),
     };
     /// Enough to see that everything works.
     pub const QUICK: Self = Self {
@@ -58,6 +65,7 @@ impl Effort {
         idle: 50,
         idle_for: Duration::from_millis(100),
         bulk: 1 << 20,
+        turn: Duration::from_millis(200),
     };
 
     /// As many connections in eight times as many rounds: for differences of a few per cent, which
@@ -80,6 +88,10 @@ pub struct Bench {
     pub sites: Vec<Site>,
     /// Where the backend listens.
     pub backend: SocketAddr,
+    /// A DNS server that knows the responder's name.
+    pub dns: SocketAddr,
+    /// How far away responder and DNS server are.
+    pub distance: Distance,
     /// The clinch under test.
     pub clinch: PathBuf,
     /// How much is measured.
@@ -96,9 +108,13 @@ impl Bench {
         let asked = listener()?;
         let responder = asked.local_addr()?;
         let names = ["a.bench.test", "b.bench.test"];
-        let sites = pki::make(directory.path(), responder, &names)?;
+        // A name, so that clients have one to resolve; /etc/hosts knows it for clinch.
+        let responder = format!("localhost:{}", responder.port());
+        let sites = pki::make(directory.path(), &responder, &names)?;
         let staples = sites.iter().map(|site| site.staple.clone()).collect();
-        responder::start(asked, staples)?;
+        let distance = Distance::default();
+        responder::start(asked, staples, distance.clone())?;
+        let dns = responder::start_dns(distance.clone())?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -108,6 +124,8 @@ impl Bench {
             directory,
             sites,
             backend,
+            dns,
+            distance,
             clinch,
             effort,
             runtime,
@@ -165,6 +183,20 @@ impl Bench {
             ("closed-loop handshake p99 µs".to_owned(), handshake(0.99)),
         ]);
         Ok(sample)
+    }
+
+    /// Runs a plan of the load generator beside backend and responder.
+    pub fn generate(&self, plan: &Plan) -> Result<clinch_load::Outcome> {
+        let plan = plan.clone();
+        let (done, outcome) = oneshot::channel();
+        let run = move || {
+            let _ = done.send(clinch_load::run(&plan, &AtomicBool::new(false), |_| ()));
+        };
+        std::thread::Builder::new()
+            .name("generator".to_owned())
+            .spawn(run)?;
+        // The backend lives on this runtime, so it must run meanwhile.
+        self.run(outcome).context("the generator panicked")?
     }
 
     /// A load of the ordinary size.

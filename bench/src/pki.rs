@@ -1,6 +1,5 @@
 //! Certificates and staples for one run: the same for every contender.
 
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -36,8 +35,8 @@ impl Site {
 }
 
 /// Makes an authority and, under `directory`, a certificate and a signed response for each name.
-/// Certificate `i` names `http://RESPONDER/i` as its responder.
-pub fn make(directory: &Path, responder: SocketAddr, names: &[&str]) -> Result<Vec<Site>> {
+/// Certificate `i` names `http://RESPONDER/i` as its responder; `responder` is host and port.
+pub fn make(directory: &Path, responder: &str, names: &[&str]) -> Result<Vec<Site>> {
     let now = SystemTime::now();
     let authority = Authority::new(now)?;
     let mut sites = Vec::new();

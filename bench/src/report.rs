@@ -26,6 +26,9 @@ pub struct Report {
     pub promises: Vec<Promise>,
     /// What a reader must know: contenders left out, and the like.
     pub notes: Vec<String>,
+    /// Files recorded beside it: name and content.
+    #[serde(skip)]
+    pub files: Vec<(String, String)>,
 }
 
 /// A promised bound beside the figure measured.
@@ -52,6 +55,7 @@ impl Report {
             ratios: Vec::new(),
             promises: Vec::new(),
             notes: Vec::new(),
+            files: Vec::new(),
         }
     }
 
@@ -105,6 +109,11 @@ impl Report {
         let path = directory.join(format!("{}.json", self.scenario));
         std::fs::write(&path, serde_json::to_string_pretty(self)? + "\n")
             .with_context(|| format!("cannot write {}", path.display()))?;
+        for (name, content) in &self.files {
+            let path = directory.join(name);
+            std::fs::write(&path, content)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
         Ok(path)
     }
 }

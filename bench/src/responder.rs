@@ -1,31 +1,90 @@
 //! An OCSP responder that knows one answer per certificate serial: enough for clinch to fetch, over
 //! real HTTP, the staples that its peers read from a file.
 //!
-//! Signatures are not made here; the responses were signed beforehand (see `pki`). The thread sleeps
-//! during a measurement, since nobody asks.
+//! Signatures are not made here; the responses were signed beforehand (see `pki`). It sleeps during a
+//! measurement, since nobody asks, but for `headline`, where clients do: for them it is as far away as
+//! [`Distance`] says, and so is the DNS server that knows its name.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::Result;
 
+/// How far away responder and DNS server are: the round trip that an answer of theirs takes. It can be
+/// changed while they run.
+#[derive(Clone, Debug, Default)]
+pub struct Distance(Arc<AtomicU64>);
+
+impl Distance {
+    /// From now on answers take so long.
+    pub fn set(&self, round_trip: Duration) {
+        self.0.store(round_trip.as_micros() as u64, Relaxed);
+    }
+
+    fn wait(&self) {
+        std::thread::sleep(Duration::from_micros(self.0.load(Relaxed)));
+    }
+}
+
 /// Answers every request on its own path: `/0`, `/1` … give the responses in order.
-pub fn start(listener: TcpListener, responses: Vec<Vec<u8>>) -> Result<()> {
+pub fn start(listener: TcpListener, responses: Vec<Vec<u8>>, distance: Distance) -> Result<()> {
+    let responses: Arc<[Vec<u8>]> = responses.into();
+    let serve = move || {
+        for stream in listener.incoming().flatten() {
+            let (responses, distance) = (Arc::clone(&responses), distance.clone());
+            // A client that goes away is asked again by its own retry; a thread each, because one
+            // that waits must not hold up the next.
+            let one = move || drop(answer(stream, &responses, &distance));
+            let _ = std::thread::Builder::new().stack_size(STACK).spawn(one);
+        }
+    };
     std::thread::Builder::new()
         .name("responder".to_owned())
-        .spawn(move || {
-            for stream in listener.incoming() {
-                // A client that goes away is asked again by its own retry.
-                let _ = stream
-                    .map_err(anyhow::Error::from)
-                    .and_then(|s| answer(s, &responses));
-            }
-        })?;
+        .spawn(serve)?;
     Ok(())
 }
 
-fn answer(mut stream: TcpStream, responses: &[Vec<u8>]) -> Result<()> {
+/// Starts a DNS server for which every name is 127.0.0.1, and says where it listens.
+pub fn start_dns(distance: Distance) -> Result<SocketAddr> {
+    let socket = Arc::new(UdpSocket::bind(("127.0.0.1", 0))?);
+    let address = socket.local_addr()?;
+    let serve = move || {
+        let mut query = [0; 512];
+        while let Ok((n, client)) = socket.recv_from(&mut query) {
+            let reply = address_of(&query[..n]);
+            let (socket, distance) = (Arc::clone(&socket), distance.clone());
+            let one = move || {
+                distance.wait();
+                let _ = socket.send_to(&reply, client);
+            };
+            let _ = std::thread::Builder::new().stack_size(STACK).spawn(one);
+        }
+    };
+    std::thread::Builder::new()
+        .name("dns".to_owned())
+        .spawn(serve)?;
+    Ok(address)
+}
+
+/// The answer to a query with one question (RFC 1035 section 4): the question again, and 127.0.0.1.
+fn address_of(query: &[u8]) -> Vec<u8> {
+    let mut reply = query.to_vec();
+    if let Some(head) = reply.get_mut(2..8) {
+        // A response, recursion available, no error; one question, one answer.
+        head.copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1]);
+    }
+    // The name is that at offset 12; A, IN, a second to live, four bytes.
+    reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1]);
+    reply
+}
+
+/// For threads that wait and write.
+const STACK: usize = 128 * 1024;
+
+fn answer(mut stream: TcpStream, responses: &[Vec<u8>], distance: &Distance) -> Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
@@ -34,6 +93,7 @@ fn answer(mut stream: TcpStream, responses: &[Vec<u8>]) -> Result<()> {
         anyhow::ensure!(n > 0, "the request ended early");
         request.extend_from_slice(&buffer[..n]);
     }
+    distance.wait();
     let text = String::from_utf8_lossy(&request);
     let path = text.split(' ').nth(1).unwrap_or_default();
     let index = path.trim_start_matches('/').split('/').next();

@@ -97,6 +97,21 @@ pub fn run(plan: &Plan, stop: &AtomicBool, mut progress: impl FnMut(&Progress)) 
     Ok(merge(ended))
 }
 
+impl Outcome {
+    /// Adds a later run of the same plan, as if this one had gone on.
+    pub fn follow(&mut self, later: &Self) {
+        self.recorder.follow(&later.recorder);
+        self.took += later.took;
+        self.staples += later.staples;
+        self.held += later.held;
+        for (mine, theirs) in self.shares.iter_mut().zip(&later.shares) {
+            // The worst counts: these are there to raise doubts.
+            mine.cpu = mine.cpu.max(theirs.cpu);
+            mine.wait = mine.wait.max(theirs.wait);
+        }
+    }
+}
+
 fn sum(lives: &[Arc<Live>], elapsed: Duration) -> Progress {
     let mut progress = Progress {
         elapsed,

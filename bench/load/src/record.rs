@@ -160,16 +160,26 @@ impl Recorder {
         &mut self.seconds[index]
     }
 
-    /// Adds what another thread measured.
+    /// Adds what was measured later: its seconds come after these.
+    pub(crate) fn follow(&mut self, later: &Self) {
+        self.add(later);
+        self.seconds.extend(later.seconds.iter().cloned());
+    }
+
+    /// Adds what another thread measured at the same time.
     pub(crate) fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in self.histograms.iter_mut().zip(&other.histograms) {
-            mine.add(theirs).expect("histograms resize");
-        }
+        self.add(other);
         for (index, theirs) in other.seconds.iter().enumerate() {
             let mine = self.second(Duration::from_secs(index as u64));
             mine.finished += theirs.finished;
             mine.failed += theirs.failed;
             mine.ready.add(&theirs.ready).expect("histograms resize");
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.histograms.iter_mut().zip(&other.histograms) {
+            mine.add(theirs).expect("histograms resize");
         }
         for (kind, times) in &other.failures {
             *self.failures.entry(kind.clone()).or_default() += times;

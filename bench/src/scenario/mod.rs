@@ -4,6 +4,7 @@
 pub mod allocator;
 mod bulk;
 pub mod compare;
+mod headline;
 mod idle;
 mod limit;
 mod peers;
@@ -25,6 +26,8 @@ use crate::rounds::{Contender, Sample};
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
 pub enum Scenario {
+    /// Handshake latency with staple, without, and with client-side OCSP: percentiles and plots.
+    Headline,
     /// CPU per handshake against nginx, HAProxy and Hitch, with and without a request.
     Peers,
     /// CPU per handshake against the sum of an in-memory handshake and a plain TCP relay.
@@ -43,7 +46,8 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them, in the order of `all`.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
+        Self::Headline,
         Self::Peers,
         Self::Limit,
         Self::Staple,
@@ -56,6 +60,7 @@ impl Scenario {
     /// Measures.
     pub fn run(self, bench: &Bench) -> Result<Report> {
         let mut report = match self {
+            Self::Headline => headline::run(bench),
             Self::Peers => peers::run(bench),
             Self::Limit => limit::run(bench),
             Self::Staple => staple::run(bench),
