@@ -58,7 +58,8 @@ pub(super) fn read(bytes: &[u8]) -> Reading {
     }
     // A line is judged when it is whole; the crate would refuse some beginnings of a good one.
     let line = bytes.get(..bytes.len().min(V1_LONGEST)).unwrap_or(bytes);
-    if bytes.starts_with(b"PROXY ") && !line.windows(2).any(|pair| pair == b"\r\n") {
+    let line_end = line.windows(2).position(|pair| pair == b"\r\n");
+    if bytes.starts_with(b"PROXY ") && line_end.is_none() {
         return if bytes.len() < V1_LONGEST {
             Reading::Incomplete
         } else {
@@ -66,6 +67,10 @@ pub(super) fn read(bytes: &[u8]) -> Reading {
         };
     }
     match HeaderResult::parse(bytes) {
+        // The crate ends a line at a carriage return, whatever follows it; only CRLF does.
+        HeaderResult::V1(Ok(header)) if Some(header.header.len()) != line_end.map(|at| at + 2) => {
+            Reading::Bad
+        }
         HeaderResult::V1(Ok(header)) => Reading::Header {
             len: header.header.len(),
             addresses: match header.addresses {
@@ -175,6 +180,16 @@ mod tests {
             version: "TLSv1.3",
             cipher: "TLS13_AES_128_GCM_SHA256",
             id: b"0-1",
+        }
+    }
+
+    #[test]
+    fn only_both_line_end_characters_end_a_line() {
+        for line in [
+            &b"PROXY UNKNOWN x\r1 y\r\n"[..],
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 1 443\rX\r\n",
+        ] {
+            assert_eq!(read(line), Reading::Bad, "{line:?}");
         }
     }
 
