@@ -211,7 +211,11 @@ Notes for a fair reading:
 - HAProxy 2.6 fetches nothing (`ocsp-update` came with 2.8). Beside it runs what operators use: `openssl ocsp`, and where that is
   content the response is handed over on the socket; here every 10 s, which is far more often than usual.
 - Apache fetches inside a handshake. The second column has `SSLStaplingReturnResponderErrors` and `SSLStaplingFakeTryLater` off.
-- Hitch and nginx verify only where told to, in their second columns.
+- Hitch and nginx verify only where told to, in their second columns. Hitch takes a fetched response into use when it notices a file
+  that changed, which in repeated runs it sometimes did and sometimes did not.
+- What is *wrong* is said by clinch's verifier with its defaults, which follow RFC 6960 to the letter: a client may be content with
+  a response from the future, or with one that is a month old and names no nextUpdate.
+- `in chunks` breaks the protocol towards clients of HTTP/1.0, which nginx and Apache are.
 - A staple that says *revoked*, *unknown* or an error is counted as wrong although it may be true: no client can use it, and those
   that demand a staple refuse the site. Clinch does not serve a certificate that is revoked: its handshakes are *refused*, by
   default, and it asks again after an hour, since revocation is final but for a hold.

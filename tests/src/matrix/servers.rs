@@ -160,6 +160,8 @@ impl Server {
             _ => command.arg(format!("--config={}", configuration.display())),
         };
         let child = command
+            // Hitch verifies against the machine's roots, and has no setting for others.
+            .env("SSL_CERT_FILE", ground.setup.dir().join("trusted.pem"))
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("descriptors are left"))
             .stderr(output)

@@ -158,17 +158,22 @@ impl<'a> Watch<'a> {
 }
 
 fn reason(refusal: &Refusal) -> &'static str {
-    match refusal.kind() {
-        RefusalKind::Revoked => "revoked",
-        RefusalKind::Unknown => "unknown",
-        RefusalKind::Time => "out of date",
-        RefusalKind::Authority => "not signed by the CA",
-        RefusalKind::NoAnswer => "another certificate's",
-        RefusalKind::Malformed => match refusal {
-            Refusal::Unsuccessful(_) => "an error as staple",
+    match refusal {
+        Refusal::Revoked { .. } => "revoked",
+        Refusal::Unknown => "unknown",
+        Refusal::NotYetValid { .. } => "not yet valid",
+        Refusal::Expired { .. } => "expired",
+        Refusal::TooOld { .. } => "too old",
+        Refusal::Reversed { .. } => "nextUpdate before thisUpdate",
+        Refusal::ImplausibleProducedAt { .. } => "from the future",
+        Refusal::Signature(_) => "bad signature",
+        Refusal::CriticalExtension { .. } => "unknown critical extension",
+        Refusal::NoAnswer { .. } => "another certificate's",
+        Refusal::Unsuccessful(_) => "an error as staple",
+        other => match other.kind() {
+            RefusalKind::Authority => "signer not authorised",
             _ => "unreadable",
         },
-        RefusalKind::Input => unreachable!("the certificates are our own"),
     }
 }
 
