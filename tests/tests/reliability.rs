@@ -112,11 +112,20 @@ fn no_handshake_goes_without_over_restarts_while_the_responder_is_down() {
 
 #[test]
 fn no_handshake_goes_without_when_the_responder_is_back_a_second_before_the_end() {
+    back_before_the_end(Mode::Refused);
+}
+
+#[test]
+fn no_handshake_goes_without_when_a_stuck_responder_answers_again_a_second_before_the_end() {
+    back_before_the_end(Mode::Stuck);
+}
+
+fn back_before_the_end(until_then: Mode) {
     let validity = Duration::from_secs(rounds(12, 60) as u64);
     let (setup, issued, _echo) = must_staple("");
     setup.responder.says(Answer::GoodFor(validity));
     let clinch = setup.start();
-    setup.responder.set(Mode::Refused);
+    setup.responder.set(until_then);
     let asked = setup.responder.count();
     let end = end_of_staple(&setup, &issued);
     let visits = visiting(&setup, &issued, || {
@@ -206,7 +215,7 @@ fn no_handshake_goes_without_while_the_cache_is_full_or_read_only() {
         let clinch = start_and_visit(&setup, &issued);
         let refreshes = rounds(1, 5);
         visiting(&setup, &issued, || {
-            setup.responder.wait_for(1 + refreshes);
+            (1..=refreshes).for_each(|done| setup.responder.wait_for(1 + done));
         });
         let failures = "clinch_ocsp_cache_write_failures_total";
         clinch.wait_for_count(failures, &[], (1 + refreshes) as f64);

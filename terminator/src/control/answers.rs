@@ -2,7 +2,7 @@
 //! certificate withdrawn, another attempt later.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::task::{Id, JoinError};
 
@@ -25,6 +25,7 @@ impl Control {
             let Ok(responders) = &subject.plan else {
                 continue;
             };
+            let left = self.time_left(certificate, now);
             let table = Arc::clone(&self.publisher.current().table);
             let leaf = &table.certificates[certificate as usize].identity.leaf;
             tracing::debug!(
@@ -37,6 +38,7 @@ impl Control {
                 certificate,
                 responders: responders.clone(),
                 policy: gather::policy(&subject.ocsp),
+                patience: schedule::patience(left),
                 table,
             };
             let asking = fetch::ask(self.client.clone(), question);
@@ -192,10 +194,7 @@ impl Control {
             .identity
             .leaf;
         let state = &snapshot.slots[certificate as usize].state;
-        let left = match state {
-            SlotState::Stapled(staple) => staple.not_after().duration_since(now).ok(),
-            _ => None,
-        };
+        let left = self.time_left(certificate, now);
         let track = &mut self.book.tracks[certificate as usize];
         track.failures = track.failures.saturating_add(1);
         track.last_error = Some(failure.to_string());
@@ -221,6 +220,14 @@ impl Control {
                 failures,
                 "no staple from the responder: {failure}"
             ),
+        }
+    }
+
+    /// How long the present staple still holds; `None` where there is none.
+    fn time_left(&self, certificate: CertificateIndex, now: SystemTime) -> Option<Duration> {
+        match &self.publisher.current().slots[certificate as usize].state {
+            SlotState::Stapled(staple) => staple.not_after().duration_since(now).ok(),
+            _ => None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::schedule::Trouble;
 use crate::clock;
 use crate::egress::{Client, FetchError, Method, Request, Response};
-use crate::limits::{FETCH_DEADLINE, OCSP_RESPONSE_BYTES};
+use crate::limits::OCSP_RESPONSE_BYTES;
 use crate::observability::counters::FetchResult;
 use crate::ocsp::{self, Policy, Refusal, RefusalKind, Unsuccessful, VerifiedStaple};
 use crate::snapshot::{CertificateIndex, Table};
@@ -24,6 +24,8 @@ pub(super) struct Question {
     pub(super) responders: Vec<String>,
     /// For the verifier.
     pub(super) policy: Policy,
+    /// For each responder.
+    pub(super) patience: Duration,
 }
 
 /// What came of a question.
@@ -179,7 +181,7 @@ async fn ask_one(
         _ => return Err(Failure::Refused(Refusal::NotTheIssuer)),
     };
     let request = ocsp::Request::new(leaf, issuer)?;
-    let deadline = Instant::now() + FETCH_DEADLINE;
+    let deadline = Instant::now() + question.patience;
     let post = || {
         let content_type = REQUEST_TYPE.to_owned();
         let body = request.der.clone();

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::limits::{LONGEST_RETRY, LONGEST_UNSTAPLED_RETRY};
+use crate::limits::{FETCH_DEADLINE, LONGEST_RETRY, LONGEST_UNSTAPLED_RETRY};
 
 /// The validity of a staple, as far as the schedule cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +91,14 @@ pub(super) fn retry_after(
     wait.min(longest).mul_f64(0.75 + 0.5 * dice)
 }
 
+/// How long to wait for an answer where the present staple still holds for `left`: a responder that
+/// hangs must not be waited for until the end, when it may answer the next attempt.
+pub(super) fn patience(left: Option<Duration>) -> Duration {
+    left.map_or(FETCH_DEADLINE, |left| {
+        (left / 2).clamp(SHORTEST_PATIENCE, FETCH_DEADLINE)
+    })
+}
+
 /// Where the responder names no nextUpdate.
 const WITHOUT_NEXT_UPDATE: Duration = Duration::from_secs(12 * 3600);
 
@@ -105,6 +113,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// Between two attempts in the last moments of a staple: a responder that is back a second before
 /// the end is asked in time.
 const LAST_PAUSE: Duration = Duration::from_millis(200);
+
+/// For an answer: several round trips.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Pause that is never gone below for a long validity.
 const LONGEST_FLOOR: Duration = Duration::from_secs(60);
@@ -183,6 +194,17 @@ mod tests {
             let wait = retry_after(Trouble::Ordinary, 20, Some(Duration::from_secs(1)), dice);
             assert!(wait < Duration::from_millis(300), "{wait:?}");
         }
+    }
+
+    #[test]
+    fn waiting_for_an_answer_leaves_time_for_another_attempt() {
+        assert_eq!(patience(None), FETCH_DEADLINE);
+        assert_eq!(patience(Some(Duration::from_secs(DAY))), FETCH_DEADLINE);
+        assert_eq!(
+            patience(Some(Duration::from_secs(3))),
+            Duration::from_millis(1500)
+        );
+        assert_eq!(patience(Some(Duration::ZERO)), SHORTEST_PATIENCE);
     }
 
     #[test]
