@@ -33,6 +33,9 @@ struct Arguments {
     /// Record nothing, print the page
     #[arg(long)]
     no_record: bool,
+    /// Run nothing: write the page again from what is recorded
+    #[arg(long, conflicts_with = "no_record")]
+    page: bool,
     /// Set by the program itself
     #[arg(long, hide = true)]
     inside: bool,
@@ -40,6 +43,13 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if arguments.page {
+        let record = serde_json::from_slice(&std::fs::read(docs().join("misbehaviour.json"))?)?;
+        return Ok(std::fs::write(
+            docs().join("MISBEHAVIOUR.md"),
+            render(&record),
+        )?);
+    }
     if !arguments.inside {
         return start_again();
     }

@@ -125,26 +125,31 @@ fn summary(page: &mut String, servers: &[(Server, &Column)]) {
             .filter(|fault| fault.kind == Kind::Odd)
             .filter_map(|fault| column.cell(&fault.name))
             .collect();
-        let odd_right = odd.iter().filter(|cell| cell.seen == [Seen::Right]).count();
-        let mut recoveries: Vec<Duration> = column
+        let at_once = odd.iter().filter(|cell| cell.seen == [Seen::Right]);
+        let at_last = odd
+            .iter()
+            .filter(|cell| cell.seen.last() == Some(&Seen::Right));
+        let mut recoveries: Vec<Option<Duration>> = column
             .outcomes
             .iter()
-            .filter_map(|outcome| outcome.cell.recovery)
+            .map(|outcome| outcome.cell.recovery)
             .collect();
-        recoveries.sort();
+        // Those that did not recover come last.
+        recoveries.sort_by_key(|recovery| recovery.unwrap_or(Duration::MAX));
         let _ = writeln!(
             page,
-            "| {} | {} | {} | {} | {odd_right} of {} | {} of {} | {} |",
+            "| {} | {} | {} | {} | {}, {} at once | {} | {} |",
             server.name(),
             count(&|cell| cell.seen.iter().any(is_wrong)),
             count(&|cell| cell.stall.is_some()),
             count(&|cell| cell.seen.contains(&Seen::Refused)),
-            odd.len(),
-            recoveries.len(),
-            column.outcomes.len(),
-            recoveries
-                .get(recoveries.len() / 2)
-                .map_or("–".to_owned(), |median| seconds(*median)),
+            at_last.count(),
+            at_once.count(),
+            recoveries.iter().flatten().count(),
+            match recoveries.get(recoveries.len() / 2) {
+                Some(Some(median)) => seconds(*median),
+                _ => format!("> {} s", column.recovery_seconds),
+            },
         );
     }
 }
@@ -221,7 +226,9 @@ Notes for a fair reading:
   default, and it asks again after an hour, since revocation is final but for a hold.
 
 ## In short
-| server | faults with a wrong staple | with a stalled handshake | with a refused handshake | odd and right, stapled from the first handshake | recovered | median recovery |
+Of 66 faults, 8 of them odd and right:
+
+| server | a wrong staple | a stalled handshake | a refused handshake | odd and stapled | recovered | median recovery |
 |---|---|---|---|---|---|---|
 ";
 
