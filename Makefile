@@ -1,7 +1,7 @@
 # Clinch. `make demo` and `make test` need Debian 12, rustup and root; they install the rest themselves.
 
 .POSIX:
-.PHONY: help demo test build matrix reliability fuzz
+.PHONY: help demo test build matrix reliability corpora fuzz
 
 # Arguments for `clinch demo`, e.g. make demo CLINCH_DEMO_ARGS=--once
 CLINCH_DEMO_ARGS =
@@ -25,6 +25,7 @@ help:
 	@echo '             misbehaves; writes docs/MISBEHAVIOUR.md in about 20 minutes'
 	@echo 'make reliability'
 	@echo '             the long form of the reliability tests, about 5 minutes'
+	@echo 'make corpora clinch ocsp verify against the responses that OpenSSL keeps for its verifier'
 	@echo 'make fuzz    each parser of outside bytes under libFuzzer, 20 minutes each on one core'
 	@echo '             (FUZZ_SECONDS=60 FUZZ_TARGETS="ocsp crl" for less)'
 	@echo 'make bench   what visitors wait with a staple, without, and with client-side OCSP, and the CPU that'
@@ -54,6 +55,11 @@ matrix:
 reliability:
 	@tests/bootstrap.sh build test
 	CLINCH_RELIABILITY=full cargo test --locked -p clinch-tests --test reliability -- --nocapture
+
+corpora:
+	@tests/bootstrap.sh build demo
+	cargo build --locked -p clinch
+	tests/corpora.sh $${CARGO_TARGET_DIR:-target}/debug/clinch
 
 fuzz:
 	@tests/bootstrap.sh build fuzz
