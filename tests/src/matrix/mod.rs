@@ -15,7 +15,6 @@ pub mod servers;
 pub mod watch;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -91,25 +90,13 @@ fn one(server: Server, number: usize, fault: &Fault, times: Times, dns: &Dns) ->
         backend: echo.written(),
     };
     let mut running = server.start(&ground);
-    let mut watch = Watch::new(
-        setup.address,
-        SITE,
-        &setup.authority,
-        Arc::new(issued_of(&issued)),
-    );
+    let mut watch = Watch::new(setup.address, SITE, &setup.authority, &issued);
     watch.until_listening(&mut running);
     watch.fault(times.fault);
     setup.responder.says(crate::responder::Answer::Good);
     dns.set(&name, Lookup::Addresses(vec![at.ip()]));
     watch.recovery(times.recovery);
     watch.cell()
-}
-
-fn issued_of(issued: &clinch::cli::demo::authority::Issued) -> watch::Pair {
-    watch::Pair {
-        leaf: issued.leaf.clone(),
-        issuer: issued.issuer.clone(),
-    }
 }
 
 impl Way {

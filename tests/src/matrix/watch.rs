@@ -2,12 +2,10 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use clinch::cli::demo::authority::Authority;
+use clinch::cli::demo::authority::{Authority, Issued};
 use clinch::ocsp::{self, Policy, Refusal, RefusalKind};
-use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use super::servers::Running;
@@ -38,20 +36,12 @@ pub struct Cell {
     pub recovery: Option<Duration>,
 }
 
-/// The certificate that staples are judged for.
-pub struct Pair {
-    /// The leaf.
-    pub leaf: CertificateDer<'static>,
-    /// Its issuer.
-    pub issuer: CertificateDer<'static>,
-}
-
 /// Visits one server.
 pub struct Watch<'a> {
     address: SocketAddr,
     site: &'a str,
     authority: &'a Authority,
-    pair: Arc<Pair>,
+    issued: &'a Issued,
     cell: Cell,
 }
 
@@ -61,7 +51,7 @@ impl<'a> Watch<'a> {
         address: SocketAddr,
         site: &'a str,
         authority: &'a Authority,
-        pair: Arc<Pair>,
+        issued: &'a Issued,
     ) -> Self {
         let cell = Cell {
             seen: Vec::new(),
@@ -72,7 +62,7 @@ impl<'a> Watch<'a> {
             address,
             site,
             authority,
-            pair,
+            issued,
             cell,
         }
     }
@@ -148,7 +138,7 @@ impl<'a> Watch<'a> {
     }
 
     fn judge(&self, staple: &[u8]) -> Seen {
-        let Pair { leaf, issuer } = &*self.pair;
+        let Issued { leaf, issuer, .. } = self.issued;
         let verdict = ocsp::verify(staple, leaf, issuer, &Policy::default(), SystemTime::now());
         match verdict {
             Ok(_) => Seen::Right,
