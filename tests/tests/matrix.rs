@@ -47,7 +47,7 @@ fn a_fault_that_nginx_staples_is_found_and_clinch_does_not_staple_it() {
     };
     let bad = row("delegate of another CA");
     assert!(
-        bad.contains("| none") && bad.contains("**wrong: not signed by the CA**"),
+        bad.contains("| none") && bad.contains("**wrong: signer not authorised**"),
         "{bad}"
     );
     let twice = row("good twice");
