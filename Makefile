@@ -28,6 +28,8 @@ help:
 	@echo 'make corpora clinch ocsp verify against the responses that OpenSSL keeps for its verifier'
 	@echo 'make fuzz    each parser of outside bytes under libFuzzer, 20 minutes each on one core'
 	@echo '             (FUZZ_SECONDS=60 FUZZ_TARGETS="ocsp crl" for less)'
+	@echo 'make image   the bootable appliance: signed, UEFI and BIOS disks, update, PXE (target/image)'
+	@echo '             (image-repro: the same bytes twice; image-test: boots it in QEMU)'
 	@echo 'make bench   what visitors wait with a staple, without, and with client-side OCSP, and the CPU that'
 	@echo '             a staple costs: five minutes, recorded under bench/results; needs two cores with'
 	@echo '             nothing else to do (bench-peers: beside nginx, HAProxy, Hitch and others;'
@@ -90,3 +92,15 @@ bench-compare:
 bench-build:
 	@tests/bootstrap.sh build bench
 	cargo build --release --locked -p clinch -p clinch-bench
+
+.PHONY: image image-repro image-test
+image:
+	@tests/bootstrap.sh build image
+	appliance-image/build.sh
+
+image-repro: image
+	appliance-image/repro.sh
+
+image-test: image
+	@tests/bootstrap.sh image-test
+	appliance-image/test.sh

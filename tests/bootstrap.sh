@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what a purpose needs and the machine lacks, and says what. Debian 12, as root.
 #
-#   tests/bootstrap.sh build|demo|test|matrix|fuzz|bench ...
+#   tests/bootstrap.sh build|demo|test|matrix|fuzz|bench|image|image-test ...
 #
 # Looks first, so that it is quick and offline when nothing is missing. Package services (nginx,
 # HAProxy) are neither started nor enabled: the tests start such programs themselves.
@@ -15,7 +15,9 @@ wanted() {
         matrix) echo nginx-light haproxy hitch apache2-bin iproute2 ;;
         fuzz) echo g++ ;;
         bench) echo nginx-light libnginx-mod-stream haproxy hitch ;;
-        *) echo "tests/bootstrap.sh: unknown purpose '$1' (build, demo, test, matrix, fuzz or bench)" >&2; exit 2 ;;
+        image) echo systemd-boot-efi mtools dosfstools e2fsprogs fdisk cpio zstd xz-utils kmod binutils sbsigntool efitools faketime syslinux syslinux-common nftables openssl ca-certificates ;;
+        image-test) echo qemu-system-x86 ovmf openssl ;;
+        *) echo "tests/bootstrap.sh: unknown purpose '$1' (build, demo, test, matrix, fuzz, bench, image or image-test)" >&2; exit 2 ;;
     esac
 }
 

@@ -7,6 +7,7 @@
 //! Every server of a test lives on a loopback address of its own ([`place`]), so tests run in
 //! parallel without asking each other for ports.
 
+pub mod appliance;
 pub mod backend;
 pub mod client;
 pub mod dns;

@@ -1,0 +1,59 @@
+#!/bin/sh
+# Builds the appliance image.
+#
+#   appliance-image/build.sh [OUT]      OUT is target/image
+#
+# Leaves in OUT: clinch.efi (the signed system), clinch-uefi.img, clinch-bios.img, clinch.update,
+# pxe/ (kernel, initrd, command line), sbom.spdx.json, SHA256SUMS. From the environment:
+#   CLINCH_IMAGE_KEYS     folder of signing keys (OUT/keys, made where there is none)
+#   CLINCH_IMAGE_VERSION  version, three numbers (the workspace's, and the commit's time in seconds)
+#   CLINCH_BIN, CLINCH_INIT_BIN   ready-made binaries (built where not given)
+#   CLINCH_INITRD_LEVEL   zstd level (19)
+set -eu
+cd "$(dirname "$0")/.."
+out=$(realpath -m "${1:-target/image}")
+mkdir -p "$out"
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export SOURCE_DATE_EPOCH
+LC_ALL=C TZ=UTC
+export LC_ALL TZ
+umask 022
+target=${CARGO_TARGET_DIR:-target}
+build=appliance-image/build
+
+if [ -z "${CLINCH_BIN-}" ]; then
+    cargo build --release --locked --quiet -p clinch
+    CLINCH_BIN=$target/release/clinch
+fi
+if [ -z "${CLINCH_INIT_BIN-}" ]; then
+    # A target of its own, because flags that make the binary static are not to rebuild all else.
+    RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' \
+        cargo build --profile appliance --locked --quiet -p clinch-init --bins --target x86_64-unknown-linux-gnu
+    CLINCH_INIT_BIN=$target/x86_64-unknown-linux-gnu/appliance/clinch-init
+fi
+
+keys=${CLINCH_IMAGE_KEYS:-$out/keys}
+$build/keys.sh "$keys"
+[ "$(realpath "$keys")" = "$out/keys" ] || { rm -rf "$out/keys"; cp -r "$keys" "$out/keys"; }
+
+version=${CLINCH_IMAGE_VERSION:-$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1).$SOURCE_DATE_EPOCH}
+cat > "$out/os-release" <<V
+ID=clinch
+NAME=Clinch
+PRETTY_NAME="Clinch appliance $version"
+VERSION_ID=$version
+IMAGE_ID=clinch
+IMAGE_VERSION=$version
+BUILD_EPOCH=$SOURCE_DATE_EPOCH
+V
+
+$build/kernel.sh "$out"
+$build/root.sh "$out" "$out/root" "$CLINCH_BIN" "$CLINCH_INIT_BIN"
+$build/uki.sh "$out" "$out/root" "$out/clinch.efi"
+$build/disk.sh uefi "$out" "$out/clinch.efi" "$out/clinch-uefi.img" ${CLINCH_IMAGE_CONFIG:+"$CLINCH_IMAGE_CONFIG"}
+$build/disk.sh bios "$out" "$out/clinch.efi" "$out/clinch-bios.img" ${CLINCH_IMAGE_CONFIG:+"$CLINCH_IMAGE_CONFIG"}
+$build/update.sh "$out"
+$build/pxe.sh "$out"
+$build/sbom.sh "$out"
+(cd "$out" && sha256sum clinch.efi clinch-uefi.img clinch-bios.img clinch.update pxe/vmlinuz pxe/initrd sbom.spdx.json > SHA256SUMS)
+echo "clinch appliance $version: $(stat -c %s "$out/clinch.efi") bytes signed, in $out"
