@@ -13,13 +13,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::eventually;
+use crate::peers::{self, Said};
 
 /// The host, seen from the machine.
 pub const HOST: &str = "10.0.2.2";
 /// The machine's own address.
 pub const GUEST: &str = "10.0.2.15";
 /// How long a boot may take: emulated, on a machine that does other things as well.
-pub const BOOT: Duration = Duration::from_secs(180);
+pub const BOOT: Duration = Duration::from_secs(420);
 
 /// The built image.
 pub fn image() -> PathBuf {
@@ -287,12 +288,138 @@ pub fn copy(name: &str, dir: &Path) -> PathBuf {
     to
 }
 
+/// A system that the firmware must not start.
+#[derive(Clone, Copy, Debug)]
+pub enum Refused {
+    /// Without a signature.
+    Unsigned,
+    /// With one that does not fit any more.
+    Tampered,
+}
+
+/// Makes such a system.
+pub fn bad_system(kind: Refused, dir: &Path) -> PathBuf {
+    let to = dir.join("bad.efi");
+    let source = match kind {
+        Refused::Unsigned => "clinch.efi.unsigned",
+        Refused::Tampered => "clinch.efi",
+    };
+    let mut bytes = fs::read(image().join(source)).expect("make image was run");
+    if matches!(kind, Refused::Tampered) {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    }
+    fs::write(&to, bytes).expect("in our own directory");
+    to
+}
+
+/// Puts a system in place of the one in the first slot of a disk.
+pub fn put_system(disk: &Path, system: &Path) {
+    let name = format!("::EFI/Linux/clinch-a_{}.efi", version());
+    mtools(disk, system, &name);
+}
+
+/// Has systemd-boot enrol the keys of the build at the next start.
+pub fn enrol_keys_at_boot(disk: &Path) {
+    let settings = disk.with_extension("loader.conf");
+    fs::write(
+        &settings,
+        "timeout 0\neditor no\nsecure-boot-enroll force\n",
+    )
+    .expect("beside the disk");
+    mtools(disk, &settings, "::loader/loader.conf");
+}
+
+fn mtools(disk: &Path, from: &Path, to: &str) {
+    // The boot partition begins at 1 MiB.
+    let image = format!("{}@@1M", disk.display());
+    let done = Command::new("mcopy")
+        .args(["-o", "-i", &image])
+        .arg(from)
+        .arg(to)
+        .status();
+    assert!(done.is_ok_and(|status| status.success()), "mcopy");
+}
+
+fn version() -> String {
+    let text = fs::read_to_string(image().join("os-release")).expect("make image was run");
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("IMAGE_VERSION="));
+    line.expect("every image has a version").to_owned()
+}
+
+/// What the init of an update does.
+#[derive(Clone, Copy, Debug)]
+pub enum Init {
+    /// What it should.
+    Good,
+    /// Nothing: it cannot be executed.
+    Broken,
+}
+
+/// Builds an update from the root of the image, with another version, and without the largest
+/// drivers, so that it is packed quickly.
+pub fn update(dir: &Path, version: &str, init: Init) -> String {
+    let (work, to) = (dir.join("work"), dir.join(format!("{version}.update")));
+    let root = work.join("root");
+    let script = format!(
+        "rm -rf {work} && mkdir -p {work} && cp -r {image}/root {image}/keys {work}/ && ln -s {image}/kernel {work}/kernel && \
+         rm -rf {root}/lib/modules/*/kernel/drivers/net/ethernet && \
+         sed 's/VERSION_ID=.*/VERSION_ID={version}/; s/IMAGE_VERSION=.*/IMAGE_VERSION={version}/' {image}/os-release > {work}/os-release && \
+         cp {work}/os-release {root}/etc/os-release",
+        work = work.display(),
+        root = root.display(),
+        image = image().display(),
+    );
+    let made = Command::new("sh").args(["-c", &script]).status();
+    assert!(made.is_ok_and(|status| status.success()), "{script}");
+    if matches!(init, Init::Broken) {
+        fs::write(root.join("init"), "this is no program").expect("our own copy");
+    }
+    let system = work.join("clinch.efi");
+    build("uki.sh", &[&path(&work), &path(&root), &path(&system)]);
+    build(
+        "update.sh",
+        &[&path(&work), &path(&system), version, &path(&to)],
+    );
+    path(&to)
+}
+
+/// An operator's key, made for the test.
+pub fn operator_key(dir: &Path) -> PathBuf {
+    let key = dir.join("operator.key");
+    let made = Command::new("openssl")
+        .args(["genpkey", "-algorithm", "ed25519", "-out"])
+        .arg(&key)
+        .status();
+    assert!(made.is_ok_and(|status| status.success()), "openssl");
+    key
+}
+
+/// Runs `clinch-appliance`.
+#[track_caller]
+pub fn tool(arguments: &[&str]) -> Said {
+    let program = std::env::var("CLINCH_APPLIANCE").expect("appliance-image/test.sh sets it");
+    peers::run(&program, arguments)
+}
+
+/// Sends a command to the machine whose admin interface is forwarded to this port.
+#[track_caller]
+pub fn command(port: u16, key: &Path, words: &[&str]) -> Said {
+    let (to, key) = (format!("127.0.0.1:{port}"), path(key));
+    let mut arguments = vec!["--to", &to, "--key", &key];
+    arguments.extend(words);
+    tool(&arguments)
+}
+
 /// Runs a script of `appliance-image/build`.
 pub fn build(script: &str, arguments: &[&str]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../appliance-image/build");
     let done = Command::new(folder.join(script))
         .args(arguments)
         .env("SOURCE_DATE_EPOCH", "1700000000")
+        .env("CLINCH_INITRD_LEVEL", "3")
         .output();
     let done = done.unwrap_or_else(|error| panic!("{script}: {error}"));
     assert!(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clinch::cli::demo::authority::{Authority, LeafSpec};
-use clinch_tests::appliance::{self, HOST, Machine, Parts};
+use clinch_tests::appliance::{self, Firmware, HOST, Machine, Parts, Refused};
 use clinch_tests::peers::{self, Said};
 use clinch_tests::responder::{Mode, Responder};
 
@@ -140,6 +140,49 @@ fn a_fresh_machine_serves_a_stapled_handshake_and_reaches_its_responder_alone() 
     machine.says("init: proved:");
     place.assert_stapled();
     assert_eq!(place.responder.count(), asked);
+}
+
+#[test]
+fn bios_boots_and_serves_on_an_e1000e() {
+    let place = Place::new();
+    let disk = appliance::copy("clinch-bios.img", place.dir.path());
+    let volume = place.volume();
+    let mut machine = Machine::start(&Parts {
+        firmware: Firmware::Bios,
+        card: "e1000e",
+        ..place.parts(&[&disk, &volume])
+    });
+    record("BIOS", machine.says("init: proved:"));
+    place.assert_stapled();
+}
+
+#[test]
+fn secure_boot_takes_the_signed_system_and_no_other() {
+    let place = Place::new();
+    let disk = appliance::copy("clinch-uefi.img", place.dir.path());
+    let volume = place.volume();
+    let variables = appliance::variables(place.dir.path());
+    appliance::enrol_keys_at_boot(&disk);
+    let parts = Parts {
+        firmware: Firmware::SecureUefi(variables),
+        ..place.parts(&[&disk, &volume])
+    };
+    let mut machine = Machine::start(&parts);
+    machine.says("init: proved:");
+    place.assert_stapled();
+    machine.says("secure boot on, lockdown integrity, modules locked");
+    machine.press_power();
+    // Again, without the enrolling: this is the time of a boot.
+    let mut machine = Machine::start(&parts);
+    record("UEFI, Secure Boot", machine.says("init: proved:"));
+    machine.press_power();
+
+    for bad in [Refused::Unsigned, Refused::Tampered] {
+        appliance::put_system(&disk, &appliance::bad_system(bad, place.dir.path()));
+        let mut machine = Machine::start(&parts);
+        machine.says("Access Denied");
+        assert!(!machine.said().contains("init:"), "{}", machine.said());
+    }
 }
 
 #[track_caller]

@@ -139,9 +139,10 @@ fn live(
     let mut back_off = BackOff::default();
     let mut started = Instant::now();
     let mut start_at = Some(Instant::now());
+    let configured = Path::new(supervise::CONFIG).join("clinch.toml").exists();
     loop {
         watchdog.beat();
-        if start_at.is_some_and(|at| at <= Instant::now()) {
+        if configured && start_at.is_some_and(|at| at <= Instant::now()) {
             start_at = None;
             started = Instant::now();
             if let Err(error) = clinch.start(ended.clone()) {
@@ -296,6 +297,7 @@ impl Machinery {
             .ok()
             .and_then(|text| Version::parse(text.trim()));
         let floor = floor.unwrap_or_else(|| running.version.clone());
+        say!("an update arrives");
         with_boot_partition(|slots| {
             update::receive(&mut body, &key, &floor, running, slots)
                 .map_err(|error| error.to_string())
