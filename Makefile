@@ -1,6 +1,7 @@
 # Clinch. `make demo` and `make test` need Debian 12, rustup and root; they install the rest themselves.
 
 .POSIX:
+.PHONY: ebpf ebpf-check
 .PHONY: help demo test build matrix reliability corpora fuzz
 
 # Arguments for `clinch demo`, e.g. make demo CLINCH_DEMO_ARGS=--once
@@ -21,6 +22,7 @@ help:
 	@echo '             (CLINCH_DEMO_ARGS=--once performs the handshakes itself and ends)'
 	@echo 'make test    every check: format, lints, unit tests, end-to-end tests with real peers'
 	@echo 'make build   the release binary, target/release/clinch'
+	@echo 'make ebpf    rebuild the steering programs (ebpf-check: compare them with those kept)'
 	@echo 'make matrix  what clients see of clinch, nginx, HAProxy, Apache and Hitch when a responder'
 	@echo '             misbehaves; writes docs/MISBEHAVIOUR.md in about 20 minutes'
 	@echo 'make reliability'
@@ -44,6 +46,14 @@ demo: build
 test:
 	@tests/bootstrap.sh build demo test
 	@tests/run.sh
+
+ebpf:
+	@tests/bootstrap.sh build
+	ebpf/build.sh
+
+ebpf-check:
+	@tests/bootstrap.sh build
+	ebpf/build.sh --check
 
 build:
 	@tests/bootstrap.sh build

@@ -173,6 +173,7 @@ fn one_site(name: &str) -> Site {
         backends: vec![BackendAddress::Tcp(([127, 0, 0, 1], 9).into())],
         proxy_protocol: None,
         alpn: Vec::new(),
+        confinement: Default::default(),
     }
 }
 

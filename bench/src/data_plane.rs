@@ -63,6 +63,8 @@ pub fn run(setup: &Setup) -> Result<()> {
             limits: config.limits.clone(),
             capacity: 8000,
             timeouts: config.timeouts.clone(),
+            landings: Vec::new(),
+            desk: None,
         })?);
     }
     let mut due = Instant::now();
@@ -108,6 +110,7 @@ fn table(config: &Config) -> Result<Table> {
             backends: backends.collect::<Result<_>>()?,
             proxy_protocol: None,
             alpn: Vec::new(),
+            confinement: Default::default(),
         };
         sites.push((site_of_table, vec![0], site.names.clone()));
     }

@@ -18,4 +18,5 @@ pub mod limits;
 pub mod observability;
 pub mod ocsp;
 pub mod snapshot;
+pub mod steering;
 pub mod sys;

@@ -191,3 +191,20 @@ pub const EGRESS_GRACE: Duration = Duration::from_secs(1);
 
 /// Between two starts of an egress process or worker that keeps dying, at most.
 pub const EGRESS_LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Server names that the kernel's steering table has room for at most. A name costs about 80 bytes
+/// of kernel memory once it is entered, and each place 16 bytes of the table's index from the start.
+pub const STEERED_NAMES_MAX: usize = 1 << 22;
+
+/// How far above the mean a worker's connections may be before names go to their next choice.
+pub const STEERING_BOUND: f64 = 1.25;
+
+/// Connections up to which no worker counts as overloaded.
+pub const STEERING_BOUND_MIN: u64 = 256;
+
+/// Sites that the steering report lists.
+pub const STEERING_ROWS: usize = 1000;
+
+/// Connections on their way from one worker to another, for each receiver; beyond it they are
+/// served where they are.
+pub const HANDED_OVER_WAITING: usize = 1024;

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::certificate::{Fingerprint, Identity};
-use crate::config::{Listener, ProxyVersion};
+use crate::config::{Confinement, Listener, ProxyVersion, Steering};
 use crate::ocsp::VerifiedStaple;
 
 /// Position of a certificate in [`Table::certificates`] and in [`Snapshot::slots`].
@@ -70,6 +70,8 @@ pub struct Table {
     pub sites: Vec<Site>,
     /// Certificates, each once, however many sites use it.
     pub certificates: Vec<Certificate>,
+    /// How connections find their core.
+    pub steering: Steering,
     /// For each listener, its names. Listeners with the same sites share one.
     names: Vec<Arc<Names>>,
 }
@@ -87,6 +89,8 @@ pub struct Site {
     pub proxy_protocol: Option<ProxyVersion>,
     /// ALPN protocols in order of preference.
     pub alpn: Vec<Vec<u8>>,
+    /// The cores that its connections may go to.
+    pub confinement: Confinement,
 }
 
 /// A backend that can be connected to.
@@ -184,8 +188,31 @@ impl Table {
             listeners,
             sites: kept,
             certificates,
+            steering: Steering::default(),
             names,
         }
+    }
+
+    /// Every name of every listener with its site, wildcards by their parent and `true`. A name that
+    /// several listeners have may come several times.
+    pub fn all_names(&self) -> impl Iterator<Item = (&str, bool, SiteIndex)> {
+        let mut seen: Vec<*const Names> = Vec::new();
+        let tables = self.names.iter().filter(move |names| {
+            let new = !seen.contains(&Arc::as_ptr(names));
+            seen.push(Arc::as_ptr(names));
+            new
+        });
+        tables.flat_map(|names| {
+            let exact = names
+                .exact
+                .iter()
+                .map(|(name, site)| (&**name, false, *site));
+            let wildcard = names
+                .wildcard
+                .iter()
+                .map(|(name, site)| (&**name, true, *site));
+            exact.chain(wildcard)
+        })
     }
 
     /// Chooses the site for a server name (already lower case): exact, then wildcard, then the

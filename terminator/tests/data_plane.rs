@@ -79,6 +79,8 @@ impl Edge {
                 limits: Limits::default(),
                 capacity: 1000,
                 timeouts: timeouts.clone(),
+                landings: Vec::new(),
+                desk: None,
             };
             running.push(data::start(setup).expect("a worker"));
         }
@@ -152,6 +154,7 @@ fn table(epoch: u64, backends: Vec<BackendAddress>, chain: &str, key: &str) -> T
         backends,
         proxy_protocol: None,
         alpn: vec![],
+        confinement: Default::default(),
     };
     let certificate = Certificate {
         identity: identity.expect("an identity"),

@@ -15,6 +15,7 @@ pub mod fuzz;
 pub mod hello;
 pub mod matrix;
 pub mod metrics;
+pub mod network;
 pub mod peers;
 pub mod place;
 pub mod process;

@@ -32,6 +32,8 @@ pub struct Start {
     pub descriptors: Option<u64>,
     /// Do not wait until it is ready.
     pub impatient: bool,
+    /// Capabilities it must do without, as setpriv names them: `-bpf,-net_admin`.
+    pub without: Option<String>,
     /// Environment variables added.
     pub environment: Vec<(String, String)>,
 }
@@ -43,9 +45,16 @@ impl Clinch {
     /// When it ends, or is not ready in time; the message carries its log.
     #[track_caller]
     pub fn start(config: &Path, admin: &Path, how: &Start) -> Self {
-        let mut command = match how.descriptors {
-            None => Command::new(binary()),
-            Some(n) => {
+        let mut command = match (how.descriptors, &how.without) {
+            (None, None) => Command::new(binary()),
+            (None, Some(capabilities)) => {
+                let mut setpriv = Command::new("setpriv");
+                setpriv
+                    .arg(format!("--bounding-set={capabilities}"))
+                    .arg(binary());
+                setpriv
+            }
+            (Some(n), _) => {
                 let mut prlimit = Command::new("prlimit");
                 prlimit.arg(format!("--nofile={n}:{n}")).arg(binary());
                 prlimit

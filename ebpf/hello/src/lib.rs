@@ -12,9 +12,11 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod first;
 mod name;
 mod records;
 
+pub use first::{First, Keys, first, key_of, keys};
 pub use name::{NAME_MAX, is_address, normalise_name};
 pub use records::{Hello, Reading, Stranger, read};
 

@@ -24,6 +24,7 @@ mod reload;
 mod run;
 mod schema;
 mod status;
+mod steering;
 mod verdict;
 
 /// Terminates TLS and staples a verified OCSP response to every handshake that asks for one.
@@ -47,6 +48,7 @@ enum Command {
     Check(check::Args),
     Demo(demo::Args),
     Status(status::Args),
+    Steering(steering::Args),
     Reload(reload::Args),
     Ocsp(ocsp::Args),
     Crl(crl::Args),
@@ -65,6 +67,7 @@ impl Command {
             Self::Check(args) => check::run(&args),
             Self::Demo(args) => demo::run(&args),
             Self::Status(args) => status::run(&args),
+            Self::Steering(args) => steering::run(&args),
             Self::Reload(args) => reload::run(&args),
             Self::Ocsp(args) => ocsp::run(&args),
             Self::Crl(args) => crl::run(&args),

@@ -10,11 +10,12 @@ use super::document::{Document, Path};
 use super::forms::{OcspSwitch, PathOrOff, Wait};
 use super::problem::{Fault, Problem, Unusable, nearest};
 use super::raw::{
-    File, LimitsTable, ListenTable, LogFormat, OcspTable, SiteTable, StaplePolicy, TimeoutsTable,
+    File, LimitsTable, ListenTable, LogFormat, Misplaced, OcspTable, SiteTable, StaplePolicy,
+    SteeringTable, TimeoutsTable, UnknownSni,
 };
 use super::{
-    Admin, AdminAddress, Backend, CertificateFiles, Cipher, Config, Egress, Group, Listener, Log,
-    Ocsp, Site, TlsVersion,
+    Admin, AdminAddress, Backend, CertificateFiles, Cipher, Config, Confinement, Egress, Group,
+    Listener, Log, Ocsp, Site, Steering, TlsVersion,
 };
 use super::{names, values};
 use crate::limits::{Limits, Timeouts};
@@ -64,6 +65,7 @@ impl Builder<'_, '_> {
             egress: Egress {
                 user: self.user(&top.key("egress").key("user"), file.egress.user),
             },
+            steering: file.steering.as_ref().map(steering).unwrap_or_default(),
         }
     }
 
@@ -318,6 +320,10 @@ impl Builder<'_, '_> {
             proxy_protocol: table.proxy_protocol,
             alpn,
             ocsp: self.ocsp(&path.key("ocsp"), &table.ocsp, ocsp),
+            confinement: Confinement {
+                workers: table.cores.unwrap_or_default(),
+                share: table.core_share,
+            },
         }
     }
 
@@ -464,6 +470,15 @@ fn limits(table: &LimitsTable) -> Limits {
         handshake_bytes: table.handshake_bytes,
         read_buffer: table.read_buffer,
         ready_certificates_per_core: table.ready_certificates_per_core,
+    }
+}
+
+fn steering(table: &SteeringTable) -> Steering {
+    Steering {
+        mode: table.mode,
+        refuse_unknown: table.unknown_sni == UnknownSni::RefuseEarly,
+        serve_misplaced: table.misplaced == Misplaced::Serve,
+        prepared: true,
     }
 }
 

@@ -52,6 +52,59 @@ pub struct Config {
     pub log: Log,
     /// The process that talks to responders.
     pub egress: Egress,
+    /// How connections find their core.
+    pub steering: Steering,
+}
+
+/// How connections find their core.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Steering {
+    /// Who chooses the core.
+    pub mode: SteeringMode,
+    /// Refuse unknown names in the kernel, where the listener has no default site.
+    pub refuse_unknown: bool,
+    /// A worker that gets a connection of another serves it.
+    pub serve_misplaced: bool,
+    /// The table is written: what steering needs is prepared at the start, even if it is off.
+    pub prepared: bool,
+}
+
+impl Steering {
+    /// Whether workers hand over what belongs to others.
+    pub fn hands_over(&self) -> bool {
+        self.mode != SteeringMode::Off && !self.serve_misplaced
+    }
+}
+
+/// Who chooses the core of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SteeringMode {
+    /// The kernel, by hash; connections stay where they come.
+    #[default]
+    Off,
+    /// The kernel, by hash; a worker hands over what belongs to another.
+    HandOver,
+    /// The kernel, by server name.
+    Kernel,
+}
+
+/// The cores of a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confinement {
+    /// Numbers of the workers it is confined to; empty: all.
+    pub workers: Vec<u16>,
+    /// Among how many its connections are spread.
+    pub share: u16,
+}
+
+impl Default for Confinement {
+    fn default() -> Self {
+        Self {
+            workers: Vec::new(),
+            share: 1,
+        }
+    }
 }
 
 /// One `[listen.NAME]` table.
@@ -180,6 +233,8 @@ pub struct Site {
     pub alpn: Vec<String>,
     /// Stapling of the site's certificates.
     pub ocsp: Ocsp,
+    /// The cores that its connections may go to.
+    pub confinement: Confinement,
 }
 
 /// One certificate of a site.

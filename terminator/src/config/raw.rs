@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::forms::{OcspSwitch, OneOrMany, PathOrOff, Wait};
-use super::{Cipher, Group, ProxyVersion, TlsVersion};
+use super::{Cipher, Group, ProxyVersion, SteeringMode, TlsVersion};
 use crate::limits::{Limits, Timeouts};
 
 /// Configuration of clinch.
@@ -60,6 +60,8 @@ pub(super) struct File {
     /// The process that talks to OCSP responders.
     #[serde(default)]
     pub(super) egress: EgressTable,
+    /// How connections find their core (docs/STEERING.md).
+    pub(super) steering: Option<SteeringTable>,
 }
 
 /// What one worker may hold at once.
@@ -183,6 +185,16 @@ pub(super) struct SiteTable {
     /// that differ for this site.
     #[serde(default)]
     pub(super) ocsp: OcspSwitch,
+    /// Workers (from 0, in the order of their cores) that the site is confined to while `[steering]`
+    /// is on. Too few, and the site cannot use the rest of the machine. Numbers without a worker
+    /// are ignored.
+    #[schemars(length(min = 1, max = 6))]
+    pub(super) cores: Option<Vec<u16>>,
+    /// Among how many cores the site's connections are spread while `[steering]` is on. More for a
+    /// site that one core cannot carry; each core then keeps its certificates.
+    #[serde(default = "default_core_share")]
+    #[schemars(range(min = 1, max = 6))]
+    pub(super) core_share: u16,
 }
 
 /// A certificate and its key.
@@ -274,6 +286,52 @@ pub(super) struct EgressTable {
     /// the user of the main process.
     #[schemars(length(min = 1))]
     pub(super) user: Option<String>,
+}
+
+/// How connections find their core. Without this table the kernel spreads them by hash, and nothing
+/// is prepared: `mode` can then be changed at a restart only.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SteeringTable {
+    /// `"kernel"` steers by server name before a process wakes, and answers clients with SYN
+    /// cookies; it needs CAP_BPF and CAP_NET_ADMIN (or root) at the start and falls back to
+    /// `"hand-over"`. `"hand-over"` lets a worker pass what belongs to another on. `"off"` leaves
+    /// connections where they come.
+    pub(super) mode: SteeringMode,
+    /// What becomes of a name that no site has. `"serve"` answers with `unrecognized_name`;
+    /// `"refuse-early"` has the kernel reset the connection, on listeners without `default_site`.
+    /// For up to a second after a reload, a new name may be refused.
+    pub(super) unknown_sni: UnknownSni,
+    /// What a worker does with a connection of another that the kernel could not place.
+    /// `"hand-over"` keeps each site on its cores at the cost of a second wake-up; `"serve"` saves
+    /// that.
+    pub(super) misplaced: Misplaced,
+}
+
+/// What becomes of a name that no site has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum UnknownSni {
+    /// A worker answers.
+    #[default]
+    Serve,
+    /// The kernel refuses.
+    RefuseEarly,
+}
+
+/// What a worker does with a connection of another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Misplaced {
+    /// Passes it on.
+    #[default]
+    HandOver,
+    /// Serves it.
+    Serve,
+}
+
+fn default_core_share() -> u16 {
+    1
 }
 
 fn default_cache_dir() -> PathOrOff {

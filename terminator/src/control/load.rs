@@ -125,8 +125,10 @@ pub fn load(
         });
     }
     let listeners = config.listeners.clone();
+    let mut table = Table::new(epoch, listeners, sites, loader.certificates);
+    table.steering = config.steering.clone();
     Ok(Loaded {
-        table: Table::new(epoch, listeners, sites, loader.certificates),
+        table,
         subjects: loader.subjects,
         warnings: loader.warnings,
     })
@@ -175,6 +177,7 @@ impl<'a> Loader<'a> {
             backends: self.backends(site),
             proxy_protocol: site.proxy_protocol,
             alpn: site.alpn.iter().map(|p| p.clone().into_bytes()).collect(),
+            confinement: site.confinement.clone(),
         };
         (built, site.listeners.clone(), site.names.clone())
     }

@@ -248,6 +248,10 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     note(old.admin != new.admin, "`admin`");
     note(old.log != new.log, "`log`");
     note(old.egress != new.egress, "`egress`");
+    note(
+        !old.steering.prepared && new.steering.prepared,
+        "`steering`, which was not there at the start,",
+    );
     let mut pairs = old.listeners.iter().zip(&new.listeners);
     note(
         pairs.any(|(old, new)| old.backlog != new.backlog),

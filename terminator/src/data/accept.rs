@@ -1,23 +1,40 @@
 //! Accept loops: take connections while there is a place for one, pause when there is none.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::connection::serve;
 use super::core::{Core, Place};
 use crate::observability::counters::AcceptFailure;
+use crate::sys::landing;
 use crate::sys::uring::{self, Socket};
 
 /// Accept operations kept in flight on each socket: as many connections are taken in one turn of the
 /// ring.
 pub(super) const IN_FLIGHT: usize = 8;
 
+/// Which of a worker's sockets one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Its own, where its connections come.
+    Own,
+    /// A landing listener, where one comes only if its plug was missing.
+    Landing,
+}
+
+/// Takes off the filter that a connection of a landing listener inherits; others have none, which
+/// is the only way this can fail.
+fn unfilter(client: &Socket) {
+    let _ = landing::unfilter(client.as_fd());
+}
+
 /// Accepts on one listening socket until the worker drains.
 ///
 /// Several loops run on one socket. At the worker's capacity they wait, and the kernel's backlog
 /// pushes back.
-pub(super) async fn accept(core: Rc<Core>, listener: usize, socket: Socket) {
+pub(super) async fn accept(core: Rc<Core>, listener: usize, socket: Socket, kind: Kind) {
     while !core.draining.get() {
         if !core.reserve() {
             core.room.notified().await;
@@ -27,6 +44,10 @@ pub(super) async fn accept(core: Rc<Core>, listener: usize, socket: Socket) {
         core.accepted();
         match accepted {
             Ok((client, peer)) => {
+                if kind == Kind::Landing {
+                    core.counters.landed.one();
+                    unfilter(&client);
+                }
                 let place = Place::take(&core, client);
                 uring::spawn(serve(place, listener, peer));
             }
@@ -43,6 +64,7 @@ pub(super) fn stop(core: &Rc<Core>, listeners: Vec<(usize, Socket)>) {
     for (listener, socket) in listeners {
         socket.cancel();
         while let Some((client, peer)) = socket.take_waiting() {
+            unfilter(&client);
             let place = Place::take(core, client);
             uring::spawn(serve(place, listener, peer));
         }

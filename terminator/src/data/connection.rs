@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::backend;
 use super::buffers::Chunk;
 use super::core::{Core, Place};
+use super::handover;
 use super::handshake::{Established, handshake};
 use super::io::{Pace, receive};
 use super::proxy::{self, Facts, Reading};
@@ -14,7 +15,8 @@ use super::watch::Watch;
 use crate::observability::counters::{AcceptFailure, HandshakeFailure, RelayEnd};
 
 /// Who is connected to whom.
-struct Ends {
+#[derive(Clone, Copy)]
+pub(super) struct Ends {
     client: SocketAddr,
     /// The address the client connected to, where a proxy before us told it.
     local: Option<SocketAddr>,
@@ -32,6 +34,21 @@ pub(super) async fn serve(place: Place, listener: usize, peer: SocketAddr) {
             return core.counters.handshake_failures.one(why);
         }
     };
+    let kept = handover::keep(core, watch, listener, ends, accepted, input).await;
+    if let Some((ends, input)) = kept {
+        serve_introduced(place, accepted, listener, ends, input).await;
+    }
+}
+
+/// Serves a connection that this worker keeps, or has taken over from another.
+pub(super) async fn serve_introduced(
+    place: Place,
+    accepted: Instant,
+    listener: usize,
+    ends: Ends,
+    mut input: Chunk,
+) {
+    let (core, watch) = (&**place.core(), place.watch());
     if !place.belongs_to(ends.client.ip().to_canonical()) {
         input.release(&core.buffers);
         return core

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::backend::Backends;
 use super::buffers::Buffers;
+use super::handover::Peer;
 use super::ready::Ready;
 use super::tickets;
 use super::watch::{Ticks, Watch, Watched, Watches, ticks};
@@ -44,6 +45,8 @@ pub(super) struct Core {
     pub(super) room: Notify,
     /// Set when the worker is told to drain.
     pub(super) draining: Cell<bool>,
+    /// Workers that connections can be handed over to, in order of their index.
+    pub(super) peers: Vec<Peer>,
     capacity: usize,
     /// Accept operations in flight, each of which may become a connection.
     accepting: Cell<usize>,
@@ -99,6 +102,7 @@ impl Core {
             scratch: RefCell::new(vec![0; limits.handshake_bytes]),
             room: Notify::new(),
             draining: Cell::new(false),
+            peers: Vec::new(),
             capacity,
             accepting: Cell::new(0),
             clients: RefCell::default(),

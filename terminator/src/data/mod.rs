@@ -12,6 +12,7 @@ mod core;
 mod driven;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod handover;
 mod handshake;
 mod io;
 mod proxy;
@@ -49,4 +50,9 @@ pub struct WorkerSetup {
     pub capacity: usize,
     /// Time-outs.
     pub timeouts: Timeouts,
+    /// Landing listeners to accept from (see [`crate::steering`]), each with the index of its
+    /// listener.
+    pub landings: Vec<(usize, TcpListener)>,
+    /// Where connections of other workers go, and ours come from; `None`: each keeps what it gets.
+    pub desk: Option<handover::Desk>,
 }

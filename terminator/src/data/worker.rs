@@ -11,8 +11,9 @@ use std::time::Instant;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::WorkerSetup;
-use super::accept::{self, accept};
+use super::accept::{self, Kind, accept};
 use super::core::Core;
+use super::handover::take_over;
 use super::ready;
 use super::watch::{Ended, TICK, Ticks, ticks};
 use crate::snapshot::{Snapshot, Subscriber};
@@ -73,24 +74,33 @@ fn work(setup: WorkerSetup, drain: OwnedFd, started: &mpsc::SyncSender<io::Resul
         }
     };
     uring::run(async move {
-        let core = Rc::new(Core::new(
+        let mut core = Core::new(
             setup.index,
             first,
             setup.counters,
             &setup.limits,
             &setup.timeouts,
             setup.capacity,
-        ));
+        );
+        if let Some(desk) = &setup.desk {
+            core.peers.clone_from(&desk.peers);
+        }
+        let core = Rc::new(core);
+        if let Some(desk) = setup.desk {
+            uring::spawn(take_over(Rc::clone(&core), desk));
+        }
         let generation = core.snapshot.borrow().generation;
         setup.subscriber.adopted(generation);
         uring::spawn(follow(Rc::clone(&core), setup.subscriber));
-        let listeners = setup
-            .sockets
-            .into_iter()
-            .map(|(listener, socket)| {
+        let ordinary = setup.sockets.into_iter().map(|socket| (socket, Kind::Own));
+        let landings = setup.landings.into_iter();
+        let landings = landings.map(|socket| (socket, Kind::Landing));
+        let listeners = ordinary
+            .chain(landings)
+            .map(|((listener, socket), kind)| {
                 let socket = Socket::from(OwnedFd::from(socket));
                 for _ in 0..accept::IN_FLIGHT {
-                    uring::spawn(accept(Rc::clone(&core), listener, socket.clone()));
+                    uring::spawn(accept(Rc::clone(&core), listener, socket.clone(), kind));
                 }
                 (listener, socket)
             })

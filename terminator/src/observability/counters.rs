@@ -268,6 +268,14 @@ pub struct Counters {
     pub full: Counter,
     /// Generation of the snapshot in use.
     pub generation: Counter,
+    /// Connections taken from a landing listener, whose plug was missing.
+    pub landed: Counter,
+    /// Connections handed over to the worker they belong to.
+    pub handed_over: Counter,
+    /// Connections taken over from other workers; they count as accepted here too.
+    pub taken_over: Counter,
+    /// Connections of another worker that are served here, as its queue was full.
+    pub kept_misplaced: Counter,
     /// Connections not taken up.
     pub accept_failures: ByReason<AcceptFailure, { AcceptFailure::COUNT }>,
     /// Handshakes completed.

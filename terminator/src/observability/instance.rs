@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::counters::{Counters, FetchCounters};
+use crate::steering::View;
 
 /// The parts whose figures are reported.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Instance {
     pub fetches: Arc<FetchCounters>,
     /// Every address in configuration order.
     pub listeners: Vec<ListenerView>,
+    /// How connections find their worker.
+    pub steering: Arc<View>,
     clock: Instant,
     phase: AtomicU8,
 }
@@ -61,10 +64,6 @@ pub enum Phase {
     Draining,
 }
 
-/// How connections find their worker. Only the kernel's own spreading over the sockets of an
-/// address exists.
-pub const STEERING_MODE: &str = "reuseport";
-
 /// The version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -80,6 +79,7 @@ impl Instance {
             workers,
             fetches,
             listeners,
+            steering: Arc::default(),
             clock: Instant::now(),
             phase: AtomicU8::new(Phase::Starting as u8),
         }

@@ -12,11 +12,12 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::counters::{ByReason, Counter, Counters, FetchCounters, Reason};
-use super::instance::{Instance, STEERING_MODE, VERSION};
+use super::instance::{Instance, VERSION};
 use super::page::{Page, reasons};
 use crate::control::status::{CertificateStatus, StapleStatus, Status};
 use crate::egress;
 use crate::limits::METRICS_CERTIFICATES;
+use crate::steering;
 
 /// The media type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -35,6 +36,7 @@ pub fn render(instance: &Instance, status: Option<Status>, at: SystemTime) -> St
             })
             .collect(),
         fetches: Arc::clone(&instance.fetches),
+        steering: instance.steering.report(),
         uptime: instance.uptime(),
         status,
         at,
@@ -51,6 +53,7 @@ pub fn render(instance: &Instance, status: Option<Status>, at: SystemTime) -> St
 struct Scrape {
     workers: Vec<WorkerScrape>,
     fetches: Arc<FetchCounters>,
+    steering: steering::Report,
     uptime: Duration,
     status: Option<Status>,
     at: SystemTime,
@@ -91,12 +94,7 @@ impl Scrape {
             Some(Unit::Seconds),
             self.uptime.as_secs_f64(),
         )?;
-        page.gauge(
-            "clinch_steering_mode",
-            "How connections find their worker; 1 for the mode in force",
-            None,
-            [([("mode", STEERING_MODE)], 1.0)],
-        )?;
+        self.steering(page)?;
         self.by_worker(
             page,
             "clinch_worker_alive",
@@ -108,6 +106,32 @@ impl Scrape {
             "clinch_worker_generation",
             "Generation of the snapshot the worker serves from",
             |worker| worker.counters.generation.value() as f64,
+        )
+    }
+
+    fn steering(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.gauge(
+            "clinch_steering_mode",
+            "How connections find their worker; 1 for the mode in force",
+            None,
+            [([("mode", self.steering.mode.word())], 1.0)],
+        )?;
+        let events = self.steering.events.iter();
+        page.counter(
+            "clinch_steering_packets",
+            "What the kernel did with packets that met no connection yet",
+            None,
+            events.map(|(event, n)| ([("event", event.as_str())], *n)),
+        )?;
+        page.counter(
+            "clinch_steering_connections",
+            "Connections that the kernel did not bring to their worker, and what became of them",
+            None,
+            [
+                ([("event", "handed_over")], self.total(|c| &c.handed_over)),
+                ([("event", "kept")], self.total(|c| &c.kept_misplaced)),
+                ([("event", "landed")], self.total(|c| &c.landed)),
+            ],
         )
     }
 

@@ -6,9 +6,10 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::counters::{Completed, Counters, HandshakeFailure, Reason, Stapling};
-use super::instance::{Instance, ListenerView, Phase, STEERING_MODE, VERSION};
+use super::instance::{Instance, ListenerView, Phase, VERSION};
 use crate::clock;
 use crate::control::Status;
+use crate::steering;
 
 /// Everything an operator may ask of a running process, at one instant.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,6 +26,8 @@ pub struct Report {
     pub phase: Phase,
     /// How connections find their worker.
     pub steering_mode: String,
+    /// More about that.
+    pub steering: steering::Report,
     /// Addresses in configuration order.
     pub listeners: Vec<ListenerView>,
     /// Workers in order.
@@ -52,6 +55,14 @@ pub struct WorkerReport {
     pub capacity: usize,
     /// Connections accepted since start.
     pub accepted: u64,
+    /// Handed over to the worker they belong to.
+    pub handed_over: u64,
+    /// Taken over from other workers.
+    pub taken_over: u64,
+    /// Served here although they belong to another worker.
+    pub kept_misplaced: u64,
+    /// Taken from a landing listener.
+    pub landed: u64,
     /// Handshakes completed since start.
     pub handshakes: u64,
     /// Of these, resumed.
@@ -69,13 +80,15 @@ pub struct WorkerReport {
 impl Report {
     /// Reads all figures.
     pub fn of(instance: &Instance, control: Option<Status>) -> Self {
+        let steering = instance.steering.report();
         Self {
             version: VERSION.to_owned(),
             pid: std::process::id(),
             started: clock::rfc3339(instance.started),
             uptime_seconds: instance.uptime().as_secs(),
             phase: instance.phase(),
-            steering_mode: STEERING_MODE.to_owned(),
+            steering_mode: steering.mode.word().to_owned(),
+            steering,
             listeners: instance.listeners.clone(),
             workers: instance
                 .workers
@@ -121,6 +134,10 @@ impl WorkerReport {
             handshaking: counters.handshaking.value(),
             capacity: 0,
             accepted: counters.accepted.value(),
+            handed_over: counters.handed_over.value(),
+            taken_over: counters.taken_over.value(),
+            kept_misplaced: counters.kept_misplaced.value(),
+            landed: counters.landed.value(),
             handshakes: completed(Completed::ALL),
             resumed: completed(&[Completed::Tls12Resumed, Completed::Tls13Resumed]),
             stapled: counters.stapling.value(Stapling::Stapled),

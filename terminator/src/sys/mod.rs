@@ -3,6 +3,7 @@
 
 pub mod affinity;
 pub mod holder;
+pub mod landing;
 pub mod listening;
 pub mod privileges;
 pub mod resources;

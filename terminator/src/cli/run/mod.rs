@@ -15,6 +15,7 @@ mod grounds;
 mod manager;
 mod serve;
 mod sockets;
+mod steering;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ use crate::observability::admin::{Server, Socket};
 use crate::observability::counters::{Counters, FetchCounters};
 use crate::observability::{Instance, WorkerView, events};
 use crate::snapshot::Subscriber;
+use crate::steering::Steering;
 use crate::sys::privileges::{self, PrivilegeError};
 
 use capacity::Plan;
@@ -128,6 +130,7 @@ struct Starting {
     reserved: Vec<Reserved>,
     instance: Arc<Instance>,
     admin: Option<Socket>,
+    steering: Option<Steering>,
 }
 
 impl Starting {
@@ -141,15 +144,22 @@ impl Starting {
         let account = grounds::account(&config)?;
         grounds::make_cache_directory(&config);
         let fetches = Arc::new(FetchCounters::default());
+        let (mut steering, mut unsteered) = steering::prepare(&config, plan.workers());
         let setup = control::Setup {
             config_path: args.config.clone(),
             config: config.clone(),
-            workers: plan.workers(),
+            // Steering follows the snapshots as a worker does.
+            workers: plan.workers() + usize::from(steering.is_some()),
             egress_program: egress::SELF.into(),
             counters: Arc::clone(&fetches),
         };
         let (control, subscribers) = Control::prepare(setup).await?;
-        let reserved = sockets::reserve(&config, plan.workers(), passed)?;
+        let mut reserved = sockets::reserve(&config, plan.workers(), passed)?;
+        if steering.is_some()
+            && let Err(error) = sockets::reserve_landings(&mut reserved)
+        {
+            (steering, unsteered) = (None, Some(error.to_string()));
+        }
         let admin = match &config.admin.listen {
             Some(address) => Some(Socket::bind(address)?),
             None => None,
@@ -162,6 +172,7 @@ impl Starting {
             .map(|core| WorkerView::new(core, plan.capacity(), Arc::new(Counters::default())));
         let listeners = reserved.iter().map(Reserved::view).collect();
         let instance = Arc::new(Instance::new(workers.collect(), listeners, fetches));
+        steering::report(&config, &instance, unsteered);
         Ok(Self {
             config,
             plan,
@@ -170,6 +181,7 @@ impl Starting {
             reserved,
             instance,
             admin,
+            steering,
         })
     }
 
@@ -200,15 +212,20 @@ impl Starting {
             stapled = first.stapled,
             "the first fetch is over; starting to listen"
         );
-        let sockets = sockets::open(self.reserved, &self.config, self.plan.workers())?;
+        let workers = self.plan.workers();
+        let (sockets, landings) =
+            sockets::open(self.reserved, &self.config, workers, &mut self.steering)?;
+        let rest = self.subscribers.split_off(workers);
         let workers = start_workers(
             &self.config,
             &self.plan,
             &self.instance,
             self.subscribers,
-            sockets,
+            (sockets, landings),
         )?;
+        let steering = steering::start(self.steering, rest, &self.instance)?;
         let served = Served {
+            steering,
             instance: self.instance,
             workers,
             admin,
@@ -224,8 +241,14 @@ fn start_workers(
     plan: &Plan,
     instance: &Instance,
     subscribers: Vec<Subscriber>,
-    sockets: Vec<sockets::OfWorker>,
+    (sockets, landings): (Vec<sockets::OfWorker>, sockets::OfWorker),
 ) -> anyhow::Result<Vec<Worker>> {
+    let mut desks = match config.steering.prepared {
+        true => data::handover::desks(plan.workers())?,
+        false => Vec::new(),
+    }
+    .into_iter();
+    let mut landings = Some(landings);
     let given = subscribers.into_iter().zip(sockets);
     instance
         .workers
@@ -242,6 +265,8 @@ fn start_workers(
                 limits: Limits::clone(&config.limits),
                 capacity: plan.capacity(),
                 timeouts: config.timeouts.clone(),
+                landings: landings.take().unwrap_or_default(),
+                desk: desks.next(),
             })
             .with_context(|| format!("worker {index} cannot be started"))
         })

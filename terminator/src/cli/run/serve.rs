@@ -22,6 +22,7 @@ use crate::control::{Control, Handle};
 use crate::data::Worker;
 use crate::observability::report::Report;
 use crate::observability::{Instance, Phase};
+use crate::steering::Running;
 
 /// What runs beside control.
 pub(super) struct Served {
@@ -32,6 +33,8 @@ pub(super) struct Served {
     pub(super) manager: Manager,
     /// How long connections may take to finish.
     pub(super) drain: Duration,
+    /// The thread that steers, if the kernel does.
+    pub(super) steering: Option<Running>,
 }
 
 /// The signals that are answered. Installed before anything takes long, so that none kills the
@@ -71,7 +74,7 @@ impl Signals {
 
 /// Serves until a signal or a fault ends it.
 pub(super) async fn serve(
-    served: Served,
+    mut served: Served,
     control: Control,
     signals: Signals,
 ) -> anyhow::Result<()> {
@@ -92,7 +95,13 @@ pub(super) async fn serve(
     });
     let outcome = served.until_told(&mut control, &handle, &signals).await;
     let outcome = match outcome {
-        Ok(()) => served.drain(&mut control, &signals).await,
+        Ok(()) => {
+            // While sockets close, new connections go to those that are left by hash.
+            if let Some(steering) = served.steering.take() {
+                steering.stop();
+            }
+            served.drain(&mut control, &signals).await
+        }
         Err(fault) => Err(fault),
     };
     manager_tasks.abort();
@@ -325,6 +334,8 @@ mod tests {
             limits: Limits::default(),
             capacity: 10,
             timeouts: Timeouts::default(),
+            landings: Vec::new(),
+            desk: None,
         })
         .expect("io_uring is there");
         let served = Served {
@@ -333,6 +344,7 @@ mod tests {
             admin: None,
             manager: Manager,
             drain: Duration::ZERO,
+            steering: None,
         };
         served.no_worker_ended().expect("it runs");
 

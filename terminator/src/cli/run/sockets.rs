@@ -5,6 +5,7 @@ use std::net::TcpListener;
 
 use crate::config::{Config, Listener};
 use crate::observability::ListenerView;
+use crate::steering::{Landing, Steering, SteeringError};
 use crate::sys::listening::{Address, ListenError, Origin};
 
 /// An address of a listener that is ours but not open yet.
@@ -12,6 +13,8 @@ pub(super) struct Reserved {
     listener: usize,
     name: String,
     address: Address,
+    /// Where the kernel is to steer.
+    landing: Option<Landing>,
 }
 
 /// One worker's listening sockets, each with the index of its listener.
@@ -60,6 +63,7 @@ pub(super) fn reserve(
                 listener,
                 name: name.clone(),
                 address,
+                landing: None,
             })
         })
         .collect::<Result<Vec<_>, ListenError>>()?;
@@ -69,25 +73,47 @@ pub(super) fn reserve(
     }
 }
 
-/// Opens the accept queues and deals the sockets out to the workers.
+/// Binds a landing listener beside the workers' sockets of every address that was bound here.
+pub(super) fn reserve_landings(reserved: &mut [Reserved]) -> Result<(), SteeringError> {
+    let bound = |reserved: &&mut Reserved| reserved.address.origin == Origin::Bound;
+    for reserved in reserved.iter_mut().filter(bound) {
+        reserved.landing = Some(Landing::bind(reserved.address.local)?);
+    }
+    Ok(())
+}
+
+/// Opens the accept queues and deals the sockets out to the workers; the landing listeners, which
+/// the second value has, go to one of them. An address that cannot be steered is served all the
+/// same.
 pub(super) fn open(
     reserved: Vec<Reserved>,
     config: &Config,
     workers: usize,
-) -> Result<Vec<OfWorker>, ListenError> {
+    steering: &mut Option<Steering>,
+) -> Result<(Vec<OfWorker>, OfWorker), ListenError> {
+    let mut landings = Vec::new();
     let mut hands: Vec<OfWorker> = (0..workers).map(|_| Vec::new()).collect();
     for Reserved {
         listener,
         name,
         address,
+        landing,
     } in reserved
     {
         let (local, origin) = (address.local, address.origin);
         let sockets = address.listen(config.listeners[listener].backlog)?;
+        if let (Some(steering), Some(landing)) = (steering.as_mut(), landing) {
+            match steering.open(local, listener, &sockets, landing) {
+                Ok(landing) => landings.push((listener, landing)),
+                Err(error) => {
+                    tracing::warn!(listener = name, address = %local, %error, "the kernel does not steer this address");
+                }
+            }
+        }
         for (hand, socket) in hands.iter_mut().zip(sockets) {
             hand.push((listener, socket));
         }
         tracing::info!(listener = name, address = %local, passed = origin == Origin::Passed, "listening");
     }
-    Ok(hands)
+    Ok((hands, landings))
 }
