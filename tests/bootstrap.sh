@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what a purpose needs and the machine lacks, and says what. Debian 12, as root.
 #
-#   tests/bootstrap.sh build|demo|test|matrix|fuzz|bench|image|image-test ...
+#   tests/bootstrap.sh build|demo|test|matrix|fuzz|bench|newest|image|image-test ...
 #
 # Looks first, so that it is quick and offline when nothing is missing. Package services (nginx,
 # HAProxy) are neither started nor enabled: the tests start such programs themselves.
@@ -14,10 +14,11 @@ wanted() {
         test) echo openssl curl gnutls-bin nginx-light libnginx-mod-stream haproxy iproute2 iptables nftables ;;
         matrix) echo nginx-light haproxy hitch apache2-bin iproute2 ;;
         fuzz) echo g++ ;;
-        bench) echo nginx-light libnginx-mod-stream haproxy hitch ;;
+        bench) echo nginx-light libnginx-mod-stream haproxy hitch h2o stunnel4 apache2-bin strace ;;
+        newest) echo debootstrap ;;
         image) echo systemd-boot-efi mtools dosfstools e2fsprogs fdisk cpio zstd xz-utils kmod binutils sbsigntool efitools faketime syslinux syslinux-common nftables openssl ca-certificates ;;
         image-test) echo qemu-system-x86 ovmf openssl ;;
-        *) echo "tests/bootstrap.sh: unknown purpose '$1' (build, demo, test, matrix, fuzz, bench, image or image-test)" >&2; exit 2 ;;
+        *) echo "tests/bootstrap.sh: unknown purpose '$1' (build, demo, test, matrix, fuzz, bench, newest, image or image-test)" >&2; exit 2 ;;
     esac
 }
 
@@ -46,7 +47,7 @@ install_packages() {
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
     without_services apt-get install -y -qq --no-install-recommends "$@" >/dev/null
-    for service in nginx haproxy hitch; do
+    for service in nginx haproxy hitch h2o stunnel4; do
         case " $* " in *" $service"*) systemctl disable $service >/dev/null 2>&1 || true ;; esac
     done
 }

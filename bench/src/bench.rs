@@ -44,6 +44,10 @@ pub struct Effort {
     pub bulk: u64,
     /// How long each turn of an open or closed loop of `headline` lasts.
     pub turn: Duration,
+    /// Certificates in `certificates`.
+    pub certificates: u32,
+    /// How long a server with many certificates may take to start or to reload.
+    pub patience: Duration,
 }
 
 impl Effort {
@@ -56,6 +60,8 @@ impl Effort {
         idle_for: Duration::from_secs(5),
         bulk: 64 << 20,
         turn: Duration::from_secs(7),
+        certificates: 10_000,
+        patience: Duration::from_secs(120),
     };
     /// Enough to see that everything works.
     pub const QUICK: Self = Self {
@@ -66,6 +72,8 @@ impl Effort {
         idle_for: Duration::from_millis(100),
         bulk: 1 << 20,
         turn: Duration::from_millis(200),
+        certificates: 20,
+        patience: Duration::from_secs(5),
     };
 
     /// As many connections in eight times as many rounds: for differences of a few per cent, which

@@ -60,6 +60,8 @@ enum Command {
         /// This program, built with the feature system-allocator.
         other: PathBuf,
     },
+    /// Every scenario that compares with peers.
+    WithPeers,
     /// Two revisions of clinch side by side: is the new one dearer?
     ///
     /// Ends with exit code 3 where it is, by more than 5 % and outside the noise. `make bench-compare
@@ -99,10 +101,8 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<ExitCode> {
     let scenarios: Vec<Measurement> = match arguments.command {
         Command::Scenario(one) => vec![Box::new(move |bench| one.run(bench))],
-        Command::All => Scenario::ALL
-            .into_iter()
-            .map(|one| -> Measurement { Box::new(move |bench| one.run(bench)) })
-            .collect(),
+        Command::All => each(&Scenario::ALL),
+        Command::WithPeers => each(&Scenario::WITH_PEERS),
         Command::Allocator { other } => {
             vec![Box::new(move |bench| allocator::run(bench, &other))]
         }
@@ -155,6 +155,14 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         println!("  recorded: {}", report.record(results)?.display());
     }
     Ok(code)
+}
+
+fn each(scenarios: &[Scenario]) -> Vec<Measurement> {
+    let measurement = |one: &Scenario| -> Measurement {
+        let one = *one;
+        Box::new(move |bench| one.run(bench))
+    };
+    scenarios.iter().map(measurement).collect()
 }
 
 /// Exit code of `compare` where the new program is dearer.

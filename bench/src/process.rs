@@ -27,6 +27,9 @@ pub struct Launch {
     pub log: PathBuf,
     /// Cores it may run on.
     pub cores: Vec<usize>,
+    /// Take CPU time from whole processes, in ticks of 10 ms, not from their threads: for a server
+    /// whose threads end, which takes their times away.
+    pub whole_process: bool,
 }
 
 /// A running server. Dropping it ends it.
@@ -34,6 +37,7 @@ pub struct Server {
     name: String,
     child: Child,
     log: PathBuf,
+    whole_process: bool,
 }
 
 /// CPU time per thread of a process tree.
@@ -85,6 +89,7 @@ impl Server {
             name: launch.name.clone(),
             child,
             log: launch.log.clone(),
+            whole_process: launch.whole_process,
         })
     }
 
@@ -119,6 +124,11 @@ impl Server {
         self.child.id()
     }
 
+    /// Process ids of the server's whole tree.
+    pub fn pids(&self) -> Result<Vec<u32>> {
+        tree(self.pid())
+    }
+
     /// CPU time once the server has come to rest: two readings 20 ms apart that differ by less than
     /// 100 µs. A server with timers never stops entirely, hence the bound.
     pub async fn settled_cpu(&self) -> Result<Cpu> {
@@ -139,6 +149,12 @@ impl Server {
     pub fn cpu(&self) -> Result<Cpu> {
         let mut cpu = Cpu::default();
         for pid in tree(self.pid())? {
+            if self.whole_process {
+                let spent = process_time(pid)?;
+                cpu.threads
+                    .insert((pid, pid), ("process".to_owned(), spent));
+                continue;
+            }
             for task in directory(Path::new(&format!("/proc/{pid}/task"))) {
                 // A thread may end between listing and reading.
                 let (Ok(name), Ok(stat)) = (
@@ -185,6 +201,17 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// CPU time of a process with all its threads, ended ones too, nanoseconds: utime and stime of its
+/// `stat`, which count ticks of 10 ms.
+fn process_time(pid: u32) -> Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let ticks = fields.split(' ').skip(11).take(2);
+    let ticks = ticks.map(|ticks| ticks.parse::<u64>());
+    let sum: u64 = ticks.sum::<Result<u64, _>>().context("utime and stime")?;
+    Ok(sum * 10_000_000)
 }
 
 /// A process and all that descend from it.

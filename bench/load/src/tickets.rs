@@ -2,6 +2,7 @@
 //! used twice (RFC 8446 appendix C.4). The store that rustls brings keeps eight for a name.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustls::NamedGroup;
@@ -11,6 +12,8 @@ use rustls::pki_types::ServerName;
 /// Sessions of one thread.
 #[derive(Default)]
 pub(crate) struct Tickets {
+    /// Nothing is given out: what comes now is kept, also where each handshake brings only one.
+    stocking: AtomicBool,
     names: Mutex<HashMap<ServerName<'static>, Kept>>,
 }
 
@@ -24,6 +27,11 @@ struct Kept {
 impl Tickets {
     fn names(&self) -> MutexGuard<'_, HashMap<ServerName<'static>, Kept>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on sessions are given out, or are not.
+    pub(crate) fn stocking(&self, on: bool) {
+        self.stocking.store(on, Relaxed);
     }
 
     /// Connections that could resume now.
@@ -58,6 +66,9 @@ impl ClientSessionStore for Tickets {
     }
 
     fn tls12_session(&self, name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        if self.stocking.load(Relaxed) {
+            return None;
+        }
         self.names().get(&name.to_owned())?.tls12.clone()
     }
 
@@ -77,6 +88,9 @@ impl ClientSessionStore for Tickets {
     }
 
     fn take_tls13_ticket(&self, name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        if self.stocking.load(Relaxed) {
+            return None;
+        }
         self.names().get_mut(name)?.tls13.pop_front()
     }
 }

@@ -78,6 +78,13 @@ impl Visitor {
 
     /// Makes full handshakes until there are enough tickets for `connections` at once.
     pub(crate) async fn stock_up(&self, connections: usize) -> Result<(), Failure> {
+        self.tickets.stocking(true);
+        let stocked = self.collect(connections).await;
+        self.tickets.stocking(false);
+        stocked
+    }
+
+    async fn collect(&self, connections: usize) -> Result<(), Failure> {
         let names = self.plan.names.len();
         for _ in 0..(connections + 2) * names {
             if self.tickets.stock() > connections {

@@ -10,14 +10,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clinch_load::{
-    Arrivals, Check, Outcome, Pace, Phase, Plan, Report as LoadReport, Resolver, Revocation,
-    Version, Work, html, plot,
+    Arrivals, Outcome, Pace, Phase, Plan, Report as LoadReport, Resolver, Revocation, html, plot,
 };
-use rustls::NamedGroup;
 use rustls::pki_types::ServerName;
 
+use super::plan_for;
 use crate::bench::{Bench, PLAIN, STAPLED};
-use crate::machine::CLIENT_CORE;
 use crate::peers::{self, Running, Variant};
 use crate::report::Report;
 use crate::rounds::{Contender, Ratio, Sample, Series, interleave};
@@ -82,27 +80,14 @@ impl Who {
             STAPLED
         }];
         Ok(Plan {
-            address: clinch.address,
             names: vec![ServerName::try_from(site.name.clone())?],
             revocation: match self {
                 Self::Staple => Revocation::Staple,
                 Self::Nothing => Revocation::Ignore,
                 Self::Client(_) => Revocation::Client(Resolver::Server(bench.dns)),
             },
-            roots: Vec::new(),
-            check: Check::Distinct,
-            version: Version::Tls13,
-            group: Some(NamedGroup::X25519),
-            suite: None,
-            resume: false,
-            work: Work::Handshake,
-            pace,
-            duration: bench.effort.turn,
             warm_up: bench.effort.turn / 8,
-            count: None,
-            deadline: Duration::from_secs(10),
-            threads: vec![Some(CLIENT_CORE)],
-            sources: Vec::new(),
+            ..plan_for(bench, clinch.address, pace)?
         })
     }
 }

@@ -3,17 +3,26 @@
 
 pub mod allocator;
 mod bulk;
+mod certificates;
 pub mod compare;
 mod headline;
 mod idle;
+mod latency;
 mod limit;
 mod peers;
 mod publish;
+mod resumed;
 mod staple;
+mod syscalls;
 mod workers;
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use anyhow::{Context, Result};
+use clinch_load::{Check, Pace, Plan, Revocation, Version, Work};
 use rustls::NamedGroup;
+use rustls::pki_types::ServerName;
 
 use crate::bench::{Bench, PLAIN, STAPLED};
 use crate::client::Suite;
@@ -40,13 +49,21 @@ pub enum Scenario {
     Bulk,
     /// CPU per handshake with two workers and with one.
     Workers,
+    /// CPU per resumed handshake.
+    Resumed,
+    /// Latency at fixed rates.
+    Latency,
+    /// Memory, start and reload with 10,000 certificates.
+    Certificates,
+    /// System calls per connection.
+    Syscalls,
     /// CPU per handshake of the workers while snapshots are published 100 times a second.
     Publish,
 }
 
 impl Scenario {
     /// All of them, in the order of `all`.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Headline,
         Self::Peers,
         Self::Limit,
@@ -55,6 +72,21 @@ impl Scenario {
         Self::Bulk,
         Self::Workers,
         Self::Publish,
+        Self::Resumed,
+        Self::Latency,
+        Self::Certificates,
+        Self::Syscalls,
+    ];
+
+    /// Those that compare with peers, in the order of `make bench-peers`.
+    pub const WITH_PEERS: [Self; 7] = [
+        Self::Peers,
+        Self::Resumed,
+        Self::Latency,
+        Self::Idle,
+        Self::Bulk,
+        Self::Certificates,
+        Self::Syscalls,
     ];
 
     /// Measures.
@@ -68,6 +100,10 @@ impl Scenario {
             Self::Bulk => bulk::run(bench),
             Self::Workers => workers::run(bench),
             Self::Publish => publish::run(bench),
+            Self::Resumed => resumed::run(bench),
+            Self::Latency => latency::run(bench),
+            Self::Certificates => certificates::run(bench),
+            Self::Syscalls => syscalls::run(bench),
         }
         .with_context(|| format!("{self:?}"))?;
         let version = machine::output(&bench.clinch, &["--version"]);
@@ -83,7 +119,7 @@ impl Scenario {
 fn installed(among: &[Peer], report: &mut Report) -> Vec<Peer> {
     let mut found = Vec::new();
     for &peer in among {
-        match peer.program() {
+        match peer.command() {
             Ok(_) => {
                 report.environment.versions.push(peer.version());
                 found.push(peer);
@@ -92,6 +128,30 @@ fn installed(among: &[Peer], report: &mut Report) -> Vec<Peer> {
         }
     }
     found
+}
+
+/// A plan of the load generator for the site with a staple: full TLS 1.3 handshakes, X25519, on the
+/// client's core.
+fn plan_for(bench: &Bench, address: SocketAddr, pace: Pace) -> Result<Plan> {
+    Ok(Plan {
+        address,
+        names: vec![ServerName::try_from(bench.sites[STAPLED].name.clone())?],
+        revocation: Revocation::Staple,
+        roots: Vec::new(),
+        check: Check::Distinct,
+        version: Version::Tls13,
+        group: Some(NamedGroup::X25519),
+        suite: Some(clinch_load::Suite::Aes128),
+        resume: false,
+        work: Work::Handshake,
+        pace,
+        duration: bench.effort.turn,
+        warm_up: Duration::ZERO,
+        count: None,
+        deadline: Duration::from_secs(10),
+        threads: vec![Some(machine::CLIENT_CORE)],
+        sources: Vec::new(),
+    })
 }
 
 /// A load of the ordinary size on a site.

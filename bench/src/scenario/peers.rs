@@ -27,18 +27,14 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
         conclude(&mut report, &series, label);
         report.series.extend(series);
     }
-    if found.contains(&Peer::NginxStream) {
-        report.notes.push(
-            "nginx-stream of Debian 12 (1.22) cannot staple: it is measured without one, and \
-             clinch both with and without"
-                .to_owned(),
-        );
+    for note in [
+        "nginx-stream before 1.27.2 and stunnel before 5.73 cannot staple: they are measured without \
+         one, and clinch both with and without",
+        "hs: HTTP proxies open no backend connection; the TCP terminators open one after every handshake",
+        "req: h2o keeps connections to the backend, which is its default; all others open one per request",
+    ] {
+        report.notes.push(note.to_owned());
     }
-    report.notes.push(
-        "hs: nginx-http opens no backend connection; the TCP terminators open one after every \
-         handshake"
-            .to_owned(),
-    );
     Ok(report)
 }
 

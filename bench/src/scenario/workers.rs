@@ -57,7 +57,7 @@ fn start(bench: &Bench, name: &str, workers: usize, first_core: usize) -> Result
         name: format!("clinch-{name}"),
         workers,
         first_core,
-        program: None,
+        ..Variant::default()
     };
     peers::clinch(bench, &variant)
 }
