@@ -14,8 +14,11 @@ boot_mib=72
 state_mib=64
 disk_id=4f5c1f0e-2a53-4d0c-9a43-0c11c4edc0de
 
-# put FILE IMAGE@@OFFSET PATH
-put() { mcopy -o -m -i "$2" "$1" "::$3"; }
+# put FILE IMAGE PATH
+put() {
+    touch -d "@$SOURCE_DATE_EPOCH" "$1"
+    mcopy -o -m -i "$2" "$1" "::$3"
+}
 
 state() { # OUT CONFIG
     tree=$work/state-tree
@@ -36,6 +39,12 @@ state() { # OUT CONFIG
     truncate -s ${state_mib}M "$1"
     E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH mke2fs -q -t ext4 -m 0 -L clinch-state -U 6f0d2b1c-5a0e-4d27-8c43-c11c4c11c4aa \
         -E hash_seed=6f0d2b1c-5a0e-4d27-8c43-c11c4c11c4bb,lazy_itable_init=0,lazy_journal_init=0 -d "$tree" "$1"
+    # mke2fs copies the times of change of the inodes, which `touch` cannot set.
+    {
+        echo "set_current_time @$SOURCE_DATE_EPOCH"
+        (cd "$tree" && find . -mindepth 1) | sed "s|^\.\(.*\)|set_inode_field \1 ctime @$SOURCE_DATE_EPOCH|"
+    } > "$work/state.debugfs"
+    E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH debugfs -w -f "$work/state.debugfs" "$1" >/dev/null 2>&1
 }
 
 uefi() {

@@ -65,6 +65,18 @@ impl Place {
         );
     }
 
+    /// Opens the admin interface to the host, for whoever has this key.
+    fn allow_operator(&self, key: &Path) {
+        let said = appliance::tool(&["key", &key.display().to_string()]);
+        let public = said.text.trim();
+        let path = self.config().join("machine.toml");
+        let mut text = fs::read_to_string(&path).expect("written before");
+        text += &format!(
+            "[admin]\nlisten = '0.0.0.0:9443'\nfrom = ['10.0.2.0/24']\nkeys = ['{public}']\n"
+        );
+        fs::write(path, text).expect("in our own directory");
+    }
+
     fn write(&self, name: &str, text: &str) {
         fs::write(self.config().join(name), text).expect("in our own directory");
     }
@@ -183,6 +195,57 @@ fn secure_boot_takes_the_signed_system_and_no_other() {
         machine.says("Access Denied");
         assert!(!machine.said().contains("init:"), "{}", machine.said());
     }
+}
+
+#[test]
+fn a_broken_update_falls_back_and_a_good_one_is_kept() {
+    let place = Place::new();
+    let admin = appliance::port();
+    let key = appliance::operator_key(place.dir.path());
+    place.allow_operator(&key);
+    let disk = appliance::copy("clinch-uefi.img", place.dir.path());
+    let volume = place.volume();
+    let mut parts = Parts {
+        firmware: Firmware::Uefi(appliance::variables(place.dir.path())),
+        ..place.parts(&[&disk, &volume])
+    };
+    parts.forwards.push((admin, 9443));
+    let mut machine = Machine::start(&parts);
+    record("UEFI", machine.says("init: proved:"));
+    let said = appliance::command(admin, &key, &["update", "/etc/hostname"]);
+    said.has("refused this is no update");
+
+    // Its init cannot be executed, so the kernel panics, three times.
+    let broken = appliance::update(place.dir.path(), "9.0.0", appliance::Init::Broken);
+    appliance::command(admin, &key, &["update", &broken]).has("ok clinch-b_9.0.0+3.efi");
+    machine.says_times("init: proved:", 2);
+    let said = appliance::command(admin, &key, &["status"]);
+    said.has("slot clinch-a_").lacks("+");
+    assert_eq!(
+        machine.said().matches("Kernel panic").count(),
+        3,
+        "{}",
+        machine.said()
+    );
+
+    let good = appliance::update(place.dir.path(), "9.0.1", appliance::Init::Good);
+    appliance::command(admin, &key, &["update", &good]).has("ok clinch-b_9.0.1+3.efi");
+    machine.says("init: blessed: clinch-b_9.0.1.efi");
+    place.assert_stapled();
+    appliance::command(admin, &key, &["update", &broken]).has("not newer");
+
+    // The plug is pulled while an update is being written: what ran before runs again.
+    let next = appliance::update(place.dir.path(), "9.0.2", appliance::Init::Good);
+    let sender = std::thread::spawn(move || {
+        let _ = appliance::command(admin, &key, &["update", &next]);
+    });
+    machine.says("init: an update arrives");
+    machine.cut_power();
+    sender.join().expect("a sender that was cut off");
+    let mut machine = Machine::start(&parts);
+    machine.says("init: proved:");
+    machine.says("slot clinch-b_9.0.1.efi");
+    place.assert_stapled();
 }
 
 #[track_caller]
