@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::schedule::Trouble;
 use crate::clock;
-use crate::egress::{Client, FetchError, Method, Request, Response};
+use crate::egress::{Client, FetchError, Method, Request, Response, Validators};
 use crate::limits::OCSP_RESPONSE_BYTES;
 use crate::observability::counters::FetchResult;
 use crate::ocsp::{self, Policy, Refusal, RefusalKind, Unsuccessful, VerifiedStaple};
@@ -216,6 +216,7 @@ fn http(url: String, method: Method, deadline: Instant) -> Request {
         accept: RESPONSE_TYPE.to_owned(),
         deadline: deadline.saturating_duration_since(Instant::now()),
         limit: OCSP_RESPONSE_BYTES,
+        known: Validators::default(),
     }
 }
 
@@ -248,9 +249,7 @@ mod tests {
             head: Head {
                 status,
                 content_type: content_type.map(str::to_owned),
-                cache_control: None,
-                expires: None,
-                etag: None,
+                ..Head::default()
             },
             body: vec![1],
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::http::{self, Sink};
 use super::protocol::{
-    FetchError, FromWorker, Head, Method, Request, Response, ToWorker, decode, encode,
+    FetchError, FromWorker, Head, Method, Request, Response, ToWorker, Validators, decode, encode,
 };
 use crate::limits::EGRESS_CHUNK_BYTES;
 
@@ -21,6 +21,7 @@ pub async fn answer(bytes: &[u8], limit: usize) -> Result<Response, FetchError> 
         accept: "*/*".to_owned(),
         deadline: Duration::from_secs(10),
         limit,
+        known: Validators::default(),
     };
     let mut whole = Whole {
         limit,
@@ -60,8 +61,8 @@ pub fn frames() -> Vec<(&'static str, Vec<u8>)> {
         status: 200,
         content_type: Some("application/ocsp-response".to_owned()),
         cache_control: Some("max-age=3600".to_owned()),
-        expires: None,
-        etag: Some("\"x\"".to_owned()),
+        validators: known(),
+        ..Head::default()
     };
     let request = |method| Request {
         url: "http://responder.example/path".to_owned(),
@@ -69,6 +70,7 @@ pub fn frames() -> Vec<(&'static str, Vec<u8>)> {
         accept: "application/ocsp-response".to_owned(),
         deadline: Duration::from_secs(10),
         limit: 65_536,
+        known: known(),
     };
     let post = Method::Post {
         content_type: "application/ocsp-request".to_owned(),
@@ -96,6 +98,13 @@ pub fn frames() -> Vec<(&'static str, Vec<u8>)> {
     from.chain(to)
         .map(|(name, frame)| (name, frame.expect("a short frame")))
         .collect()
+}
+
+fn known() -> Validators {
+    Validators {
+        etag: Some("\"x\"".to_owned()),
+        last_modified: None,
+    }
 }
 
 /// Puts an answer together, and holds the worker's part of it to its bounds.

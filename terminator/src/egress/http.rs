@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use url::Url;
 
-use super::protocol::{FetchError, Head, Method, Request, Stage};
+use super::protocol::{FetchError, Head, Method, Request, Stage, Validators};
 use crate::limits::{
     EGRESS_ADDRESSES, EGRESS_CHUNK_BYTES, EGRESS_HEAD_BYTES, EGRESS_HEADER_BYTES, EGRESS_HEADERS,
 };
@@ -35,13 +35,16 @@ pub(super) trait Sink: Send {
 /// Makes the request.
 pub(super) async fn perform(request: Request, sink: &mut impl Sink) -> Result<(), FetchError> {
     let target = Target::parse(&request.url)?;
-    let clock = Deadline::new(request.deadline);
+    let mut clock = Deadline::new(request.deadline);
 
     let addresses = clock.cover(Stage::Resolve, target.resolve()).await??;
+    clock.done(Stage::Resolve);
     let stream = clock
         .cover(Stage::Connect, connect(&target, addresses))
         .await??;
-    exchange(stream, &target, &request, &clock, sink).await
+    clock.done(Stage::Connect);
+    clock.peer = stream.peer_addr().ok();
+    exchange(stream, &target, &request, clock, sink).await
 }
 
 /// Sends the request over a connection and passes the answer on.
@@ -49,7 +52,7 @@ async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     target: &Target,
     request: &Request,
-    clock: &Deadline,
+    mut clock: Deadline,
     sink: &mut impl Sink,
 ) -> Result<(), FetchError> {
     let (mut sender, connection) = http1::Builder::new()
@@ -68,7 +71,8 @@ async fn exchange(
         .cover(Stage::Answer, sender.send_request(outgoing))
         .await?
         .map_err(broken)?;
-    let head = head_of(&answer);
+    clock.done(Stage::Answer);
+    let head = head_of(&answer, &clock);
     let mut body = answer.into_body();
     // A body that announces too much is not begun.
     if body.size_hint().lower() > request.limit as u64 {
@@ -99,7 +103,7 @@ pub(super) async fn perform_on(
         let _ = server.write_all(&answer).await;
     });
     let clock = Deadline::new(request.deadline);
-    exchange(stream, &target, request, &clock, sink).await
+    exchange(stream, &target, request, clock, sink).await
 }
 
 async fn pass_body(
@@ -123,18 +127,33 @@ async fn pass_body(
     Ok(())
 }
 
-/// One instant by which all stages must be done.
+/// One instant by which all stages must be done, and how long those took that are.
 struct Deadline {
     at: Instant,
     after: Duration,
+    begun: Instant,
+    stages: Vec<(Stage, Duration)>,
+    /// The address that took the connection.
+    peer: Option<SocketAddr>,
 }
 
 impl Deadline {
     fn new(after: Duration) -> Self {
+        let begun = Instant::now();
         Self {
-            at: Instant::now() + after,
+            at: begun + after,
             after,
+            begun,
+            stages: Vec::with_capacity(3),
+            peer: None,
         }
+    }
+
+    /// Notes the end of a stage, which began when the one before ended.
+    fn done(&mut self, stage: Stage) {
+        let now = Instant::now();
+        let begun = std::mem::replace(&mut self.begun, now);
+        self.stages.push((stage, now - begun));
     }
 
     async fn cover<T>(
@@ -215,6 +234,16 @@ impl Target {
             .header(header::ACCEPT, &request.accept)
             .header(header::USER_AGENT, USER_AGENT)
             .header(header::CONNECTION, HeaderValue::from_static("close"));
+        let conditions = [
+            (header::IF_NONE_MATCH, &request.known.etag),
+            (header::IF_MODIFIED_SINCE, &request.known.last_modified),
+        ];
+        let builder = conditions
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+            .fold(builder, |builder, (name, value)| {
+                builder.header(name, value)
+            });
         let built = match &request.method {
             Method::Get => builder.method(hyper::Method::GET).body(Full::default()),
             Method::Post { content_type, body } => builder
@@ -289,14 +318,21 @@ async fn connect(target: &Target, addresses: Vec<SocketAddr>) -> Result<TcpStrea
     })
 }
 
-fn head_of(answer: &hyper::Response<Incoming>) -> Head {
+fn head_of(answer: &hyper::Response<Incoming>, clock: &Deadline) -> Head {
     let headers = answer.headers();
     Head {
         status: answer.status().as_u16(),
         content_type: text(headers, header::CONTENT_TYPE),
         cache_control: text(headers, header::CACHE_CONTROL),
         expires: text(headers, header::EXPIRES),
-        etag: text(headers, header::ETAG),
+        age: text(headers, header::AGE),
+        date: text(headers, header::DATE),
+        validators: Validators {
+            etag: text(headers, header::ETAG),
+            last_modified: text(headers, header::LAST_MODIFIED),
+        },
+        address: clock.peer,
+        stages: clock.stages.clone(),
     }
 }
 

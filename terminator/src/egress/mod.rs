@@ -16,4 +16,4 @@ mod socket;
 mod worker;
 
 pub use client::{Client, LaunchError, SELF, State};
-pub use protocol::{FetchError, Head, Method, Request, Response};
+pub use protocol::{FetchError, Head, Method, Request, Response, Validators};

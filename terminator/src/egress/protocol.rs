@@ -9,6 +9,7 @@
 //! its body to [`Request::limit`] and must not believe anything in it before it was verified.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,24 @@ pub struct Request {
     pub deadline: Duration,
     /// Largest body taken, bytes.
     pub limit: usize,
+    /// What is there already: the server may then answer with status 304 and no body.
+    pub known: Validators,
+}
+
+/// What names the version of an answer (RFC 9110 section 8.8), as the server wrote it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validators {
+    /// Value of the ETag header, for If-None-Match.
+    pub etag: Option<String>,
+    /// Value of the Last-Modified header, for If-Modified-Since.
+    pub last_modified: Option<String>,
+}
+
+impl Validators {
+    /// True where a server can be asked whether there is something newer.
+    pub fn are_there(&self) -> bool {
+        self.etag.is_some() || self.last_modified.is_some()
+    }
 }
 
 /// How the request is made.
@@ -54,7 +73,7 @@ pub struct Response {
 }
 
 /// The part of an answer before its body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// HTTP status code.
     pub status: u16,
@@ -64,8 +83,16 @@ pub struct Head {
     pub cache_control: Option<String>,
     /// Value of the Expires header.
     pub expires: Option<String>,
-    /// Value of the ETag header.
-    pub etag: Option<String>,
+    /// Value of the Age header: seconds that caches on the way kept the answer.
+    pub age: Option<String>,
+    /// Value of the Date header: what the server believes the time to be.
+    pub date: Option<String>,
+    /// Values of the ETag and Last-Modified headers.
+    pub validators: Validators,
+    /// Who answered.
+    pub address: Option<SocketAddr>,
+    /// How long each stage before the body took, in order.
+    pub stages: Vec<(Stage, Duration)>,
 }
 
 /// The part of a request during which its time ran out.
@@ -273,6 +300,7 @@ mod tests {
             accept: String::new(),
             deadline: Duration::from_secs(1),
             limit: 1,
+            known: Validators::default(),
         };
         assert!(matches!(
             encode(&ToWorker::Fetch { id: 1, request }),

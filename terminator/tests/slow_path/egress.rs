@@ -7,7 +7,7 @@ use crate::support::{
     Reply, egress_processes, eventually, is_gone, kill, program, serve, serve_raw,
 };
 use clinch::egress::protocol::Stage;
-use clinch::egress::{Client, FetchError, Method, Request, State};
+use clinch::egress::{Client, FetchError, Method, Request, State, Validators};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn launch() -> Client {
@@ -21,6 +21,7 @@ fn get(url: String) -> Request {
         accept: "application/ocsp-response".to_owned(),
         deadline: Duration::from_secs(5),
         limit: 64 * 1024,
+        known: Validators::default(),
     }
 }
 
@@ -52,8 +53,36 @@ async fn an_answer_comes_whole_with_its_headers() {
         response.head.cache_control.as_deref(),
         Some("max-age=60, public")
     );
-    assert_eq!(response.head.etag.as_deref(), Some("\"x\""));
+    assert_eq!(response.head.validators.etag.as_deref(), Some("\"x\""));
+    assert_eq!(response.head.address, Some(address));
+    let stages: Vec<Stage> = response
+        .head
+        .stages
+        .iter()
+        .map(|(stage, _)| *stage)
+        .collect();
+    assert_eq!(stages, [Stage::Resolve, Stage::Connect, Stage::Answer]);
     assert!(response.body == body, "the body differs");
+}
+
+#[tokio::test]
+async fn a_server_is_told_what_is_there_already() {
+    let address = serve(|asked| {
+        assert_eq!(asked.headers["if-none-match"], "\"x\"");
+        assert_eq!(
+            asked.headers["if-modified-since"],
+            "Sat, 21 Nov 2026 07:00:00 GMT"
+        );
+        Reply::Http(304, Vec::new(), Vec::new())
+    })
+    .await;
+    let mut request = get(format!("http://{address}/"));
+    request.known = Validators {
+        etag: Some("\"x\"".to_owned()),
+        last_modified: Some("Sat, 21 Nov 2026 07:00:00 GMT".to_owned()),
+    };
+    let response = launch().fetch(request).await.expect("answered");
+    assert_eq!((response.head.status, response.body.len()), (304, 0));
 }
 
 #[tokio::test]
