@@ -158,6 +158,7 @@ fn large_table(site: &pki::Site, certificates: usize) -> Table {
     let all = (0..certificates).map(|_| Certificate {
         identity: identity(),
         staple_required: false,
+        on_revoked: clinch::config::OnRevoked::Refuse,
     });
     let sites = (0..certificates).map(|index| {
         let name = name(index);

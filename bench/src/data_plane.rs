@@ -99,6 +99,7 @@ fn table(config: &Config) -> Result<Table> {
         certificates.push(Certificate {
             identity: identity(files)?,
             staple_required: false,
+            on_revoked: clinch::config::OnRevoked::Refuse,
         });
         let backends = site.backends.iter().map(|backend| match backend {
             clinch::config::Backend::Tcp(address) => Ok(BackendAddress::Tcp(address.parse()?)),

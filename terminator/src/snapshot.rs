@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::certificate::{Fingerprint, Identity};
-use crate::config::{Confinement, Listener, ProxyVersion, Steering};
+use crate::config::{Confinement, Listener, OnRevoked, ProxyVersion, Steering};
 use crate::ocsp::VerifiedStaple;
 
 /// Position of a certificate in [`Table::certificates`] and in [`Snapshot::slots`].
@@ -56,7 +56,7 @@ pub enum SlotState {
     Missing,
     /// A verified response for exactly this certificate.
     Stapled(Arc<VerifiedStaple>),
-    /// The responder said *revoked*: the certificate is not served.
+    /// The CA said *revoked*: [`Certificate::on_revoked`] says what becomes of it.
     Revoked,
 }
 
@@ -117,6 +117,8 @@ pub struct Certificate {
     pub identity: Identity,
     /// Without a valid staple, handshakes with this certificate are refused.
     pub staple_required: bool,
+    /// What becomes of it once the CA has revoked it.
+    pub on_revoked: OnRevoked,
 }
 
 /// Names of one listener: exact ones and the parents of wildcards.

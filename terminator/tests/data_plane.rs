@@ -159,6 +159,7 @@ fn table(epoch: u64, backends: Vec<BackendAddress>, chain: &str, key: &str) -> T
     let certificate = Certificate {
         identity: identity.expect("an identity"),
         staple_required: false,
+        on_revoked: clinch::config::OnRevoked::Refuse,
     };
     let sites = vec![(site, vec![0], vec!["a.test".into()])];
     Table::new(epoch, vec![listener()], sites, vec![certificate])

@@ -311,6 +311,7 @@ fn extreme_times_and_policies_do_not_overflow() {
         skew: Duration::MAX,
         max_age: Duration::MAX,
         allow_sha1: true,
+        ..Policy::default()
     };
     let answer = OcspAnswer {
         next_update: None,

@@ -90,6 +90,7 @@ fn describe(staple: &VerifiedStaple) -> String {
     let signer = match staple.signer() {
         Signer::Issuer => "the issuer".to_owned(),
         Signer::Delegated { subject, .. } => format!("the issuer's responder {subject}"),
+        Signer::Trusted { subject, .. } => format!("{subject}, which is trusted to sign"),
     };
     format!(
         "signed by {signer}, thisUpdate {}, may be stapled until {}",

@@ -4,14 +4,13 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::document::{Document, Path};
-use super::forms::{OcspSwitch, PathOrOff, Wait};
+use super::forms::{OcspSwitch, PathOrOff};
 use super::problem::{Fault, Problem, Unusable, nearest};
 use super::raw::{
-    File, LimitsTable, ListenTable, LogFormat, Misplaced, OcspTable, SiteTable, StaplePolicy,
-    SteeringTable, TimeoutsTable, UnknownSni,
+    File, LimitsTable, ListenTable, LogFormat, Misplaced, OcspTable, SiteTable, SteeringTable,
+    TimeoutsTable, UnknownSni,
 };
 use super::{
     Admin, AdminAddress, Backend, CertificateFiles, Cipher, Config, Confinement, Egress, Group,
@@ -280,10 +279,7 @@ impl Builder<'_, '_> {
         if tables.is_empty() {
             self.report(&Path::default(), Fault::NoSite);
         }
-        let responder = Path::default().key("ocsp").key("responder");
-        if let Some(url) = &ocsp.responder {
-            self.usable(&responder, url, values::responder);
-        }
+        self.ocsp_values(&Path::default().key("ocsp"), ocsp);
         let known: Vec<String> = listen.iter().map(|(name, _)| name.clone()).collect();
         let path = Path::default().key("site");
         tables
@@ -403,20 +399,16 @@ impl Builder<'_, '_> {
             OcspSwitch::Switch(on) => (&nothing, !on),
             OcspSwitch::Table(table) => (table, false),
         };
-        if let Some(url) = &own.responder {
+        self.ocsp_values(path, own);
+        Ocsp::of(own, all, switched_off)
+    }
+
+    fn ocsp_values(&mut self, path: &Path, table: &OcspTable) {
+        if let Some(url) = &table.responder {
             self.usable(&path.key("responder"), url, values::responder);
         }
-        let policy = own.policy.or(all.policy);
-        let wait =
-            |own: Option<Wait>, all: Option<Wait>, default| own.or(all).map_or(default, |w| w.0);
-        Ocsp {
-            enabled: !switched_off && own.enabled.or(all.enabled).unwrap_or(true),
-            responder: own.responder.clone().or_else(|| all.responder.clone()),
-            hard: policy.map(|policy| policy == StaplePolicy::Hard),
-            skew: wait(own.skew, all.skew, SKEW),
-            max_age: wait(own.max_age, all.max_age, MAX_AGE),
-            allow_sha1: own.allow_sha1.or(all.allow_sha1).unwrap_or(false),
-            margin: own.margin.or(all.margin).unwrap_or(MARGIN),
+        if let Some(file) = &table.trust {
+            self.usable(&path.key("trust"), file, values::absolute);
         }
     }
 
@@ -492,10 +484,3 @@ fn timeouts(table: &TimeoutsTable) -> Timeouts {
         startup_wait: table.startup_wait.0,
     }
 }
-
-/// Default of `ocsp.skew`; the schema names the same values, which a test compares.
-const SKEW: Duration = Duration::from_secs(300);
-/// Default of `ocsp.max_age`.
-const MAX_AGE: Duration = Duration::from_secs(7 * 86_400);
-/// Default of `ocsp.margin`.
-const MARGIN: f64 = 0.25;

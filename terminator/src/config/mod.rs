@@ -14,11 +14,11 @@ mod problem;
 mod raw;
 mod reference;
 mod shape;
+mod stapling;
 mod values;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,7 @@ use crate::limits::{Limits, Timeouts};
 pub use problem::{ConfigError, Fault, Problem, Unusable};
 pub use reference::reference;
 pub use shape::schema;
+pub use stapling::{CertIdHash, NonceUse, Ocsp, OnRevoked, RequestMethod};
 
 /// A whole valid configuration.
 #[derive(Clone, Debug)]
@@ -264,25 +265,6 @@ pub enum ProxyVersion {
     /// Binary, with the TLVs authority, ALPN, SSL and unique id.
     #[serde(rename = "v2")]
     V2,
-}
-
-/// Stapling of a site.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Ocsp {
-    /// False: nothing is fetched or stapled.
-    pub enabled: bool,
-    /// Responder used instead of the certificate's own.
-    pub responder: Option<String>,
-    /// Handshakes without a staple: soft serves unstapled, hard refuses. `None`: hard for Must-Staple certificates, else soft.
-    pub hard: Option<bool>,
-    /// How far the responder's clock may be ahead of ours.
-    pub skew: Duration,
-    /// Oldest response without nextUpdate.
-    pub max_age: Duration,
-    /// SHA-1 signatures are taken.
-    pub allow_sha1: bool,
-    /// Share of the validity before nextUpdate at which a refresh is due, 0.05 to 0.95.
-    pub margin: f64,
 }
 
 /// The admin interface.

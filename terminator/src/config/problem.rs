@@ -199,8 +199,10 @@ pub enum Unusable {
         "is not an ALPN protocol name, which has 1 to 255 bytes (RFC 7301); write e.g. \"h2\" or \"http/1.1\""
     )]
     Alpn,
-    /// Not an http or https URL.
-    #[error("is not an http:// or https:// URL of a responder")]
+    /// Not an http or https URL, nor that of a file.
+    #[error(
+        "is not the URL of a responder; write \"http://host/path\", or \"file:///path\" for a response in a file"
+    )]
     ResponderUrl,
     /// An admin address that others can reach.
     #[error(

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::forms::{OcspSwitch, OneOrMany, PathOrOff, Wait};
+use super::stapling::{CertIdHash, NonceUse, OnRevoked, RequestMethod};
 use super::{Cipher, Group, ProxyVersion, SteeringMode, TlsVersion};
 use crate::limits::{Limits, Timeouts};
 
@@ -214,12 +215,33 @@ pub(super) struct OcspTable {
     /// Whether responses are fetched and stapled.
     #[schemars(extend("default" = true))]
     pub(super) enabled: Option<bool>,
-    /// URL of the responder to ask, instead of the one named in the certificate.
+    /// URL of the responder to ask, instead of the one named in the certificate. `file:///path` reads
+    /// a response that something else keeps up to date (DER); it is verified like any other.
     pub(super) responder: Option<String>,
     /// What a handshake does while no valid staple is there: `"soft"` goes on without, `"hard"`
     /// refuses. By default hard for certificates that demand a staple (Must-Staple, RFC 7633), soft for
     /// the others. With hard, a responder that stays down takes the site down.
     pub(super) policy: Option<StaplePolicy>,
+    /// What becomes of a certificate that its CA revoked: `"refuse"` serves the site's other
+    /// certificates, and without any refuses the handshake; `"fallback"` then serves those of the
+    /// listener's `default_site`; `"serve-unstapled"` goes on serving it, though clients that look
+    /// will refuse it. Its sessions are not resumed in any case.
+    #[schemars(extend("default" = "refuse"))]
+    pub(super) on_revoked: Option<OnRevoked>,
+    /// Digest by which requests name the issuer. It protects nothing; `"sha256"` is for responders that
+    /// no longer take the usual `"sha1"`, and others may not know it.
+    #[schemars(extend("default" = "sha1"))]
+    pub(super) hash: Option<CertIdHash>,
+    /// How requests are sent. `"auto"` is GET, which caches can answer, where the URL has at most 255
+    /// bytes and there is no nonce, and POST otherwise or where the GET is not taken; `"get"` and
+    /// `"post"` leave it at that.
+    #[schemars(extend("default" = "auto"))]
+    pub(super) method: Option<RequestMethod>,
+    /// A random number that a fresh response repeats (RFC 9654), so that an old one cannot be played
+    /// back: `"ask"` takes a response without, `"require"` does not. Most public responders leave it
+    /// out, and no cache can answer then.
+    #[schemars(extend("default" = "off"))]
+    pub(super) nonce: Option<NonceUse>,
     /// How far the responder's clock may be ahead of this machine's. Too little, and fresh responses
     /// are refused as not yet valid. Nothing is added to nextUpdate: clients have clocks of their own.
     #[schemars(extend("x-minimum" = "0s", "x-maximum" = "1h", "default" = "5m"))]
@@ -232,10 +254,25 @@ pub(super) struct OcspTable {
     /// signatures can be forged.
     #[schemars(extend("default" = false))]
     pub(super) allow_sha1: Option<bool>,
+    /// PEM file. Its certificates may sign responses though the CA did not say so (RFC 6960 section
+    /// 4.2.2.2), and one that issued the site's certificate stands in where the certificate file
+    /// lacks it. Whoever has one of their keys can hide a revocation.
+    pub(super) trust: Option<String>,
     /// Share of a response's validity, counted back from nextUpdate, at which it is refreshed.
     /// Smaller leaves less time for a responder to come back.
     #[schemars(range(min = 0.05, max = 0.95), extend("default" = 0.25))]
     pub(super) margin: Option<f64>,
+    /// Longest time between two fetches. By default 12 hours where a response names no nextUpdate, and
+    /// else what `margin` comes to. Shorter notices a revocation earlier and costs the CA more.
+    #[schemars(extend("x-minimum" = "1m", "x-maximum" = "90days"))]
+    pub(super) interval: Option<Wait>,
+    /// Most that a refresh comes earlier by chance, so that certificates fetched together do not stay
+    /// together; never more than a twentieth of the validity.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "1day", "default" = "5m"))]
+    pub(super) jitter: Option<Wait>,
+    /// For one responder to answer, from the look-up of its name to the last byte.
+    #[schemars(extend("x-minimum" = "500ms", "x-maximum" = "1m", "default" = "10s"))]
+    pub(super) timeout: Option<Wait>,
 }
 
 /// What a handshake does without a valid staple.

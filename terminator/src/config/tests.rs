@@ -79,7 +79,16 @@ fn defaults_of_stapling_are_those_that_the_schema_names() {
     assert_eq!(duration("max_age"), ocsp.max_age);
     assert_eq!(named["allow_sha1"]["default"], ocsp.allow_sha1);
     assert_eq!(named["margin"]["default"], ocsp.margin);
-    assert_eq!(ocsp.hard, None);
+    assert_eq!(duration("jitter"), ocsp.jitter);
+    assert_eq!(duration("timeout"), ocsp.timeout);
+    assert_eq!(
+        named["on_revoked"]["default"],
+        serde_json::json!(ocsp.on_revoked)
+    );
+    assert_eq!(named["hash"]["default"], serde_json::json!(ocsp.hash));
+    assert_eq!(named["method"]["default"], serde_json::json!(ocsp.method));
+    assert_eq!(named["nonce"]["default"], serde_json::json!(ocsp.nonce));
+    assert_eq!((ocsp.hard, ocsp.interval, &ocsp.trust), (None, None, &None));
 }
 
 #[test]
@@ -120,7 +129,7 @@ backend = ["App.internal:80", "unix:/run/app.sock", "[::1]:80"]
 proxy_protocol = "v2"
 alpn = ["h2", "http/1.1"]
 listen = ["inside"]
-ocsp = { policy = "hard", responder = "http://ocsp.b.example/x", skew = "1s" }
+ocsp = { policy = "hard", responder = "http://ocsp.b.example/x", skew = "1s", on_revoked = "fallback", nonce = "require", timeout = "3s" }
 [[site]]
 names = "b.example"
 cert = "/b.pem"
@@ -132,6 +141,12 @@ max_age = "1day"
 skew = "2s"
 allow_sha1 = true
 margin = 0.5
+on_revoked = "serve-unstapled"
+hash = "sha256"
+method = "post"
+trust = "/etc/clinch/trust.pem"
+interval = "1h"
+jitter = "0s"
 [admin]
 listen = "127.0.0.1:9443"
 [log]
@@ -171,10 +186,18 @@ user = "clinch-egress"
         enabled: true,
         responder: Some("http://ocsp.b.example/x".to_owned()),
         hard: Some(true),
+        on_revoked: OnRevoked::Fallback,
+        hash: CertIdHash::Sha256,
+        method: RequestMethod::Post,
+        nonce: NonceUse::Require,
         skew: Duration::from_secs(1),
         max_age: Duration::from_secs(86_400),
         allow_sha1: true,
+        trust: Some("/etc/clinch/trust.pem".into()),
         margin: 0.5,
+        interval: Some(Duration::from_secs(3600)),
+        jitter: Duration::ZERO,
+        timeout: Duration::from_secs(3),
     };
     assert_eq!(
         site.ocsp, wanted,
@@ -340,7 +363,7 @@ fn values_that_mean_nothing_are_refused_with_a_remedy() {
         (
             "names",
             "ocsp = { responder = \"ftp://x\" }\nnames",
-            "is not an http:// or https:// URL",
+            "is not the URL of a responder",
         ),
         (
             "names",

@@ -94,10 +94,15 @@ pub(super) fn alpn(text: &str) -> Result<String, Unusable> {
     Ok(text.to_owned())
 }
 
-/// The URL of an OCSP responder.
+/// The URL of an OCSP responder, or of a file with a response.
 pub(super) fn responder(text: &str) -> Result<(), Unusable> {
     let url = url::Url::parse(text).map_err(|_| Unusable::ResponderUrl)?;
-    let usable = matches!(url.scheme(), "http" | "https") && url.has_host();
+    let usable = match url.scheme() {
+        "http" | "https" => url.has_host(),
+        // A host would be another machine's file, which nobody reads from here.
+        "file" => !url.has_host() && url.path().len() > 1 && !url.path().ends_with('/'),
+        _ => false,
+    };
     usable.then_some(()).ok_or(Unusable::ResponderUrl)
 }
 

@@ -7,13 +7,14 @@ use std::time::{Duration, SystemTime};
 use tokio::task::{Id, JoinError};
 
 use super::Control;
-use super::book::{Track, dice, label, validity};
+use super::book::{Track, consequence, dice, label, validity};
 use super::fetch::{self, Answer, Failure, Question};
+use super::gather;
 use super::keeper::Work;
-use super::{gather, schedule};
+use super::schedule::{self, Pace};
 use crate::clock;
 use crate::limits::REVOKED_RETRY;
-use crate::ocsp::{Refusal, VerifiedStaple};
+use crate::ocsp::{Revocation, VerifiedStaple};
 use crate::snapshot::{CertificateIndex, SlotState};
 
 impl Control {
@@ -34,11 +35,17 @@ impl Control {
                 responder = responders[0],
                 "asking the responder"
             );
+            let identity = &table.certificates[certificate as usize].identity;
+            let Some(issuer) = subject.issuer(identity).cloned() else {
+                continue;
+            };
             let question = Question {
                 certificate,
                 responders: responders.clone(),
-                policy: gather::policy(&subject.ocsp),
-                patience: schedule::patience(left),
+                issuer,
+                policy: gather::policy(subject),
+                settings: subject.ocsp.clone(),
+                patience: schedule::patience(left, subject.ocsp.timeout),
                 table,
             };
             let asking = fetch::ask(self.client.clone(), question);
@@ -84,9 +91,7 @@ impl Control {
         self.book.unsettled.remove(&certificate);
         let changed = match answer.result {
             Ok(staple) => self.take_staple(certificate, staple, now),
-            Err(Failure::Refused(Refusal::Revoked { revoked_at, .. })) => {
-                self.take_revoked(certificate, revoked_at, now)
-            }
+            Err(Failure::Revoked(revocation)) => self.take_revoked(certificate, &revocation, now),
             Err(failure) => {
                 self.take_failure(certificate, &failure, &answer.responder, now);
                 None
@@ -110,10 +115,7 @@ impl Control {
         let track = &mut self.book.tracks[certificate as usize];
         // Whoever sits on the way may play back an old response; one from before the revocation
         // says nothing about the time after it.
-        if track
-            .revoked_at
-            .is_some_and(|at| staple.this_update() <= at)
-        {
+        if track.is_replay(staple.this_update()) {
             tracing::warn!(
                 event = "ocsp_replayed",
                 certificate = name,
@@ -138,8 +140,8 @@ impl Control {
             }
             _ => staple,
         };
-        let margin = self.book.subjects[certificate as usize].ocsp.margin;
-        let next = schedule::refresh_at(validity(&staple), now, margin, dice());
+        let pace = Pace::of(&self.book.subjects[certificate as usize].ocsp);
+        let next = schedule::refresh_at(validity(&staple), now, pace, dice());
         self.book.queue.schedule(certificate, next);
         let until = clock::rfc3339(staple.not_after());
         tracing::info!(
@@ -155,30 +157,27 @@ impl Control {
     fn take_revoked(
         &mut self,
         certificate: CertificateIndex,
-        revoked_at: SystemTime,
+        revocation: &Arc<Revocation>,
         now: SystemTime,
     ) -> Option<SlotState> {
         let snapshot = Arc::clone(self.publisher.current());
         let leaf = &snapshot.table.certificates[certificate as usize]
             .identity
             .leaf;
-        let since = clock::rfc3339(revoked_at);
-        let sites = self.book.subjects[certificate as usize].sites.join(", ");
+        let subject = &self.book.subjects[certificate as usize];
         tracing::error!(
             event = "ocsp_revoked",
             certificate = label(leaf),
-            since,
-            sites,
-            "the CA has revoked the certificate: it is not served any more; replace it and its key"
+            since = clock::rfc3339(revocation.revoked_at()),
+            sites = subject.sites.join(", "),
+            "the CA has revoked the certificate: {}",
+            consequence(subject.ocsp.on_revoked)
         );
-        self.book.tracks[certificate as usize] = Track {
-            failures: 0,
-            last_error: Some(format!("revoked by the CA since {since}")),
-            revoked_at: Some(revoked_at),
-        };
+        self.book.tracks[certificate as usize] = Track::revoked(revocation);
         let again = now + REVOKED_RETRY;
         self.book.queue.schedule(certificate, again);
-        self.assign(Work::Remove(leaf.fingerprint));
+        // Kept as long as anybody could take the certificate for valid.
+        self.assign(Work::Revoke(Arc::clone(revocation), leaf.not_after));
         Some(SlotState::Revoked)
     }
 

@@ -8,15 +8,18 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rustls_pki_types::CertificateDer;
+
+use super::fetch;
 use super::gather::{self, Cached};
 use super::load::Subject;
 use super::queue::Queue;
-use super::schedule::{self, Validity};
+use super::schedule::{self, Pace, Validity};
 use crate::certificate::{Fingerprint, Identity, Leaf};
 use crate::clock;
-use crate::config::Ocsp;
+use crate::config::OnRevoked;
 use crate::observability::counters::FetchCounters;
-use crate::ocsp::VerifiedStaple;
+use crate::ocsp::{Policy, Revocation, VerifiedStaple};
 use crate::snapshot::{CertificateIndex, SlotState, Snapshot, Table};
 
 /// One entry for each certificate of the table, in each of these.
@@ -37,14 +40,33 @@ pub(super) struct Track {
     pub(super) last_error: Option<String>,
     /// From the verified answer, where the certificate is revoked.
     pub(super) revoked_at: Option<SystemTime>,
+    /// When the CA was known to say so; an answer from before then says nothing against it.
+    pub(super) revoked_known: Option<SystemTime>,
+}
+
+impl Track {
+    /// Of a certificate that the CA has revoked.
+    pub(super) fn revoked(revocation: &Revocation) -> Self {
+        let since = clock::rfc3339(revocation.revoked_at());
+        Self {
+            failures: 0,
+            last_error: Some(format!("revoked by the CA since {since}")),
+            revoked_at: Some(revocation.revoked_at()),
+            revoked_known: Some(revocation.this_update()),
+        }
+    }
+
+    /// Whether an answer of that time says nothing about the time after the revocation.
+    pub(super) fn is_replay(&self, this_update: SystemTime) -> bool {
+        self.revoked_at.is_some_and(|at| this_update <= at)
+            || self.revoked_known.is_some_and(|known| this_update < known)
+    }
 }
 
 /// What is known of a certificate that stays through a reload.
 pub(super) struct Kept {
-    /// Where it was, and at which position.
-    table: Arc<Table>,
-    index: CertificateIndex,
-    ocsp: Ocsp,
+    issuer: Option<CertificateDer<'static>>,
+    policy: Policy,
     state: SlotState,
     track: Track,
     /// `None` where it was being asked about.
@@ -54,9 +76,8 @@ pub(super) struct Kept {
 impl Kept {
     /// True where the verifier would look at the same issuer and the same settings again, so that
     /// its verdict stands. Otherwise a reload of many certificates would verify for seconds.
-    fn judged_alike(&self, identity: &Identity, ocsp: &Ocsp) -> bool {
-        let before = &self.table.certificates[self.index as usize].identity;
-        before.issuer() == identity.issuer() && gather::policy(&self.ocsp) == gather::policy(ocsp)
+    fn judged_alike(&self, identity: &Identity, subject: &Subject) -> bool {
+        self.issuer.as_ref() == subject.issuer(identity) && self.policy == gather::policy(subject)
     }
 }
 
@@ -97,10 +118,10 @@ impl Book {
         let mut known = HashMap::new();
         for (index, subject) in (0..).zip(&self.subjects) {
             if subject.plan.is_ok() {
+                let identity = &snapshot.table.certificates[index as usize].identity;
                 let kept = Kept {
-                    table: Arc::clone(&snapshot.table),
-                    index,
-                    ocsp: subject.ocsp.clone(),
+                    issuer: subject.issuer(identity).cloned(),
+                    policy: gather::policy(subject),
                     state: snapshot.slots[index as usize].state.clone(),
                     track: self.tracks[index as usize].clone(),
                     due: self.queue.due_at(index),
@@ -126,7 +147,8 @@ impl Book {
         self.tracks[index] = kept.track.clone();
         // Whoever reloads after trouble wants to know whether it is over.
         let troubled = kept.track.failures > 0 || kept.track.revoked_at.is_some();
-        let due = kept.due.filter(|_| !troubled).unwrap_or(now);
+        let by_file = matches!(&subject.plan, Ok(plan) if fetch::file_of(&plan[0]).is_some());
+        let due = kept.due.filter(|_| !troubled && !by_file).unwrap_or(now);
         self.queue.schedule(certificate, due);
         let SlotState::Stapled(staple) = &kept.state else {
             return match kept.state {
@@ -134,10 +156,10 @@ impl Book {
                 _ => SlotState::Missing,
             };
         };
-        if kept.judged_alike(identity, &subject.ocsp) {
+        if kept.judged_alike(identity, subject) {
             return kept.state.clone();
         }
-        match gather::verify(staple.der(), identity, &subject.ocsp, now) {
+        match gather::verify(staple.der(), identity, subject, now) {
             Ok(staple) => SlotState::Stapled(Arc::new(staple)),
             Err(refusal) => {
                 tracing::warn!(
@@ -166,9 +188,24 @@ impl Book {
             return SlotState::NotApplicable;
         }
         let certificate = CertificateIndex::try_from(index).expect("as many as the table");
+        if let Cached::Revoked(revocation) = &cached {
+            counters.from_cache.one();
+            tracing::error!(
+                event = "ocsp_revoked",
+                certificate = %name,
+                since = clock::rfc3339(revocation.revoked_at()),
+                sites = subject.sites.join(", "),
+                "the CA had revoked the certificate before the restart: {}",
+                consequence(subject.ocsp.on_revoked)
+            );
+            self.tracks[index] = Track::revoked(revocation);
+            // A hold may have been taken back in the meantime.
+            self.queue.schedule(certificate, now);
+            return SlotState::Revoked;
+        }
         if let Some(staple) = from_cache(&name, cached, counters) {
-            let margin = subject.ocsp.margin;
-            let due = schedule::refresh_at(validity(&staple), staple.this_update(), margin, dice());
+            let pace = Pace::of(&subject.ocsp);
+            let due = schedule::refresh_at(validity(&staple), staple.this_update(), pace, dice());
             self.queue.schedule(certificate, due);
             return SlotState::Stapled(staple);
         }
@@ -184,7 +221,7 @@ fn from_cache(
     counters: &FetchCounters,
 ) -> Option<Arc<VerifiedStaple>> {
     match cached {
-        Cached::Nothing => None,
+        Cached::Nothing | Cached::Revoked(_) => None,
         Cached::Expired => {
             tracing::debug!(
                 event = "cache_expired",
@@ -212,6 +249,19 @@ fn from_cache(
                 "stapling from the cache"
             );
             Some(staple)
+        }
+    }
+}
+
+/// What a revocation leads to, for the log.
+pub(super) fn consequence(on_revoked: OnRevoked) -> &'static str {
+    match on_revoked {
+        OnRevoked::Refuse => "it is not served any more; replace it and its key",
+        OnRevoked::ServeUnstapled => {
+            "it is still served, without a staple, because `ocsp.on_revoked` says so; replace it and its key"
+        }
+        OnRevoked::Fallback => {
+            "other certificates are served instead, as `ocsp.on_revoked` says; replace it and its key"
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Staples that survive a restart: one file per certificate in a directory, DER as the responder
+//! Staples and revocations that survive a restart: one file per certificate in a directory, DER as the responder
 //! sent it (`openssl ocsp -respin FILE -text` shows it), named after the certificate's fingerprint.
 //!
 //! Nothing read here is believed: the caller verifies it like a response from the network. A file is
 //! complete or absent, because it is written beside its name and renamed. Its modification time is
-//! the end of the staple's validity, by which files of certificates that are no longer served are
+//! the end of its use, by which files of certificates that are no longer served are
 //! found and removed. All calls block.
 
 use std::collections::HashSet;
@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 use crate::certificate::Fingerprint;
 use crate::limits::OCSP_RESPONSE_BYTES;
-use crate::ocsp::VerifiedStaple;
+use crate::ocsp::{Revocation, VerifiedStaple};
 
 /// The directory.
 #[derive(Clone, Debug)]
@@ -69,11 +69,30 @@ impl Cache {
         Ok(Some(bytes))
     }
 
-    /// Keeps a staple in place of the one before.
+    /// Keeps a staple in place of what was there.
     pub(super) fn write(&self, staple: &VerifiedStaple) -> Result<(), CacheError> {
-        let path = self.path(staple.certificate());
+        self.put(staple.certificate(), staple.der(), staple.not_after())
+    }
+
+    /// Keeps the response by which the CA revoked a certificate in place of what was there, so that a
+    /// restart knows of it while the responder is down. `until` is the certificate's own end.
+    pub(super) fn write_revocation(
+        &self,
+        revocation: &Revocation,
+        until: SystemTime,
+    ) -> Result<(), CacheError> {
+        self.put(revocation.certificate(), revocation.der(), until)
+    }
+
+    fn put(
+        &self,
+        certificate: Fingerprint,
+        der: &[u8],
+        until: SystemTime,
+    ) -> Result<(), CacheError> {
+        let path = self.path(certificate);
         let beside = path.with_extension(UNFINISHED);
-        let written = write_beside(&beside, staple)
+        let written = write_beside(&beside, der, until)
             .and_then(|()| rename(&beside, &path))
             .and_then(|()| sync_directory(&self.directory));
         if written.is_err() {
@@ -83,18 +102,7 @@ impl Cache {
         written
     }
 
-    /// Forgets a certificate, because it was revoked.
-    pub(super) fn remove(&self, certificate: Fingerprint) -> Result<(), CacheError> {
-        let path = self.path(certificate);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failure(&path, "removing", error))
-            }
-            _ => sync_directory(&self.directory),
-        }
-    }
-
-    /// Removes what certificates outside `served` left behind: staples that ran out before `at`,
+    /// Removes what certificates outside `served` left behind: responses of no use from `at` on,
     /// and unfinished files. Other files are not touched. Returns how many were removed.
     pub(super) fn prune(
         &self,
@@ -137,7 +145,7 @@ impl Cache {
     }
 }
 
-fn write_beside(path: &Path, staple: &VerifiedStaple) -> Result<(), CacheError> {
+fn write_beside(path: &Path, der: &[u8], until: SystemTime) -> Result<(), CacheError> {
     let failed = |step| move |reason| failure(path, step, reason);
     let mut file = fs::OpenOptions::new()
         .write(true)
@@ -146,8 +154,8 @@ fn write_beside(path: &Path, staple: &VerifiedStaple) -> Result<(), CacheError> 
         .mode(0o600)
         .open(path)
         .map_err(failed("creating"))?;
-    file.write_all(staple.der()).map_err(failed("writing"))?;
-    file.set_modified(staple.not_after())
+    file.write_all(der).map_err(failed("writing"))?;
+    file.set_modified(until)
         .map_err(failed("setting the time"))?;
     file.sync_all().map_err(failed("syncing"))
 }

@@ -3,27 +3,38 @@
 //! Decides nothing about time and publishes nothing. The network part happens in the egress
 //! process; what comes back is believed only as far as [`ocsp::verify`] allows.
 
+use std::io::Read as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls_pki_types::CertificateDer;
+
 use super::schedule::Trouble;
 use crate::clock;
+use crate::config::{NonceUse, Ocsp, RequestMethod};
 use crate::egress::{Client, FetchError, Method, Request, Response, Validators};
 use crate::limits::OCSP_RESPONSE_BYTES;
 use crate::observability::counters::FetchResult;
-use crate::ocsp::{self, Policy, Refusal, RefusalKind, Unsuccessful, VerifiedStaple};
+use crate::ocsp::{
+    self, Nonce, NonceRule, Policy, Refusal, RefusalKind, Revocation, Unsuccessful, VerifiedStaple,
+};
 use crate::snapshot::{CertificateIndex, Table};
 
 /// What to ask.
 pub(super) struct Question {
     /// The table that the certificate belongs to.
     pub(super) table: Arc<Table>,
-    /// The certificate; its chain has an issuer.
+    /// The certificate.
     pub(super) certificate: CertificateIndex,
     /// Tried in turn until one gives a verified answer.
     pub(super) responders: Vec<String>,
+    /// Issued the certificate.
+    pub(super) issuer: CertificateDer<'static>,
     /// For the verifier.
     pub(super) policy: Policy,
+    /// How the request is made.
+    pub(super) settings: Ocsp,
     /// For each responder.
     pub(super) patience: Duration,
 }
@@ -58,6 +69,20 @@ pub(super) enum Failure {
         .0.as_deref().unwrap_or("(none)")
     )]
     ContentType(Option<String>),
+    /// The file that stands for a responder cannot be read.
+    #[error(
+        "the response file {} cannot be read ({reason}); whatever keeps it up to date must write it so that the user of clinch may read it",
+        .path.display()
+    )]
+    File {
+        /// As configured.
+        path: PathBuf,
+        /// The system's reason.
+        reason: std::io::Error,
+    },
+    /// The CA says, verified, that the certificate is revoked.
+    #[error("{0}")]
+    Revoked(Arc<Revocation>),
     /// The verifier refused it.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -66,7 +91,11 @@ pub(super) enum Failure {
 impl Failure {
     /// A verified statement of the CA, after which no other responder is asked.
     pub(super) fn is_revoked(&self) -> bool {
-        matches!(self, Self::Refused(refusal) if refusal.kind() == RefusalKind::Revoked)
+        match self {
+            Self::Revoked(_) => true,
+            Self::Refused(refusal) => refusal.kind() == RefusalKind::Revoked,
+            _ => false,
+        }
     }
 
     /// What the next attempts should be like.
@@ -89,9 +118,12 @@ impl Failure {
             Self::Refused(Refusal::Unsuccessful(Unsuccessful::Unauthorized) | Refusal::Unknown) => {
                 Trouble::NotKnownYet
             }
-            Self::Fetch(_) | Self::Status(_) | Self::ContentType(_) | Self::Refused(_) => {
-                Trouble::Ordinary
-            }
+            Self::Fetch(_)
+            | Self::Status(_)
+            | Self::ContentType(_)
+            | Self::File { .. }
+            | Self::Revoked(_)
+            | Self::Refused(_) => Trouble::Ordinary,
         }
     }
 
@@ -112,6 +144,8 @@ impl Failure {
                 | FetchError::Http { .. } => FetchResult::Network,
             },
             Self::Status(_) | Self::ContentType(_) => FetchResult::Http,
+            Self::File { .. } => FetchResult::File,
+            Self::Revoked(_) => FetchResult::Revoked,
             Self::Refused(refusal) => match refusal {
                 Refusal::Unsuccessful(Unsuccessful::TryLater) => FetchResult::TryLater,
                 Refusal::Unsuccessful(Unsuccessful::Unauthorized) => FetchResult::Unauthorized,
@@ -132,7 +166,7 @@ impl Failure {
                     | FetchError::Http { .. }
             ),
             Self::Status(status) => *status >= 500 || *status == 429,
-            Self::ContentType(_) | Self::Refused(_) => false,
+            Self::ContentType(_) | Self::File { .. } | Self::Revoked(_) | Self::Refused(_) => false,
         }
     }
 }
@@ -168,19 +202,51 @@ pub(super) async fn ask(client: Client, question: Question) -> Answer {
     answer
 }
 
-/// Asks one responder: with GET where the request fits a URL, so that caches on the way can answer
-/// (RFC 9919 section 5), and with POST otherwise, or where the responder does not take the GET.
+/// Asks one responder and judges what it says.
 async fn ask_one(
     client: &Client,
     question: &Question,
     responder: &str,
 ) -> Result<VerifiedStaple, Failure> {
     let identity = &question.table.certificates[question.certificate as usize].identity;
-    let (leaf, issuer) = match (&identity.chain[..], identity.issuer()) {
-        ([leaf, ..], Some(issuer)) => (leaf, issuer),
-        _ => return Err(Failure::Refused(Refusal::NotTheIssuer)),
+    let (leaf, issuer) = (&identity.chain[0], &question.issuer);
+    let mut policy = question.policy.clone();
+    let body = match file_of(responder) {
+        Some(path) => read(path).await?,
+        None => {
+            let settings = &question.settings;
+            let nonce = (settings.nonce != NonceUse::Off).then(|| Nonce(rand::random()));
+            let request = ocsp::Request::with(leaf, issuer, settings.hash, nonce.as_ref())?;
+            policy.nonce = match (nonce, settings.nonce) {
+                (None, _) => NonceRule::Any,
+                (Some(nonce), NonceUse::Require) => NonceRule::Present(nonce),
+                (Some(nonce), _) => NonceRule::Same(nonce),
+            };
+            body_of(carry(client, question, &request, responder).await?)?
+        }
     };
-    let request = ocsp::Request::new(leaf, issuer)?;
+    let at = clock::now();
+    match ocsp::verify(&body, leaf, issuer, &policy, at) {
+        Ok(staple) => Ok(staple),
+        Err(refusal @ Refusal::Revoked { .. }) => {
+            Err(match Revocation::verify(&body, leaf, issuer, &policy, at) {
+                Ok(Some(revocation)) => Failure::Revoked(Arc::new(revocation)),
+                _ => Failure::Refused(refusal),
+            })
+        }
+        Err(refusal) => Err(Failure::Refused(refusal)),
+    }
+}
+
+/// Carries a request to a responder. Unless the operator has chosen: with GET where the request fits
+/// a URL, so that caches on the way can answer (RFC 9919 section 5), and with POST otherwise, where
+/// the responder does not take the GET, or where a nonce keeps caches from answering.
+async fn carry(
+    client: &Client,
+    question: &Question,
+    request: &ocsp::Request,
+    responder: &str,
+) -> Result<Response, Failure> {
     let deadline = Instant::now() + question.patience;
     let post = || {
         let content_type = REQUEST_TYPE.to_owned();
@@ -188,25 +254,48 @@ async fn ask_one(
         let method = Method::Post { content_type, body };
         http(responder.to_owned(), method, deadline)
     };
-    let response = match request.get_url(responder) {
-        None => client.fetch(post()).await?,
-        Some(url) => {
-            let response = client.fetch(http(url, Method::Get, deadline)).await?;
-            match response.head.status {
-                // Wrong path, wrong method, or a URL that is too long for that server.
-                400 | 404 | 405 | 414 | 501 => client.fetch(post()).await?,
-                _ => response,
-            }
-        }
+    let settings = &question.settings;
+    let url = match settings.method {
+        RequestMethod::Post => None,
+        RequestMethod::Get => request.long_get_url(responder),
+        RequestMethod::Auto if settings.nonce != NonceUse::Off => None,
+        RequestMethod::Auto => request.get_url(responder),
     };
-    let body = body_of(response)?;
-    Ok(ocsp::verify(
-        &body,
-        leaf,
-        issuer,
-        &question.policy,
-        clock::now(),
-    )?)
+    let Some(url) = url else {
+        return Ok(client.fetch(post()).await?);
+    };
+    let response = client.fetch(http(url, Method::Get, deadline)).await?;
+    Ok(match response.head.status {
+        // Wrong path, wrong method, or a URL that is too long for that server.
+        400 | 404 | 405 | 414 | 501 if settings.method == RequestMethod::Auto => {
+            client.fetch(post()).await?
+        }
+        _ => response,
+    })
+}
+
+/// The path of a `file://` URL.
+pub(super) fn file_of(responder: &str) -> Option<PathBuf> {
+    let url = url::Url::parse(responder).ok()?;
+    (url.scheme() == "file").then(|| url.to_file_path().ok())?
+}
+
+/// A response from a file, at most one byte more than is taken.
+async fn read(path: PathBuf) -> Result<Vec<u8>, Failure> {
+    let from = path.clone();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(&from)?;
+        if !file.metadata()?.is_file() {
+            return Err(std::io::Error::other("it is not a regular file"));
+        }
+        let mut bounded = file.take(OCSP_RESPONSE_BYTES as u64 + 1);
+        bounded.read_to_end(&mut bytes).map(|_| bytes)
+    });
+    let read = reading
+        .await
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    read.map_err(|reason| Failure::File { path, reason })
 }
 
 fn http(url: String, method: Method, deadline: Instant) -> Request {

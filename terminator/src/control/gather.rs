@@ -14,8 +14,8 @@ use super::load::{self, LoadError, Loaded, Subject};
 use super::reload::{self, ReloadError};
 use crate::certificate::{Fingerprint, Identity};
 use crate::clock;
-use crate::config::{Config, Ocsp};
-use crate::ocsp::{self, Policy, Refusal, VerifiedStaple};
+use crate::config::Config;
+use crate::ocsp::{self, NonceRule, Policy, Refusal, Revocation, VerifiedStaple};
 use crate::snapshot::Table;
 
 /// What was read, ready to be put in place.
@@ -32,6 +32,8 @@ pub(super) enum Cached {
     Nothing,
     /// A response that the verifier passed.
     Staple(Arc<VerifiedStaple>),
+    /// A response by which the CA revoked the certificate, which does not run out.
+    Revoked(Revocation),
     /// An ordinary end: it ran out while nobody looked.
     Expired,
     /// A file that cannot be read, or holds something that the verifier refused.
@@ -100,29 +102,46 @@ fn look_up(cache: &Cache, identity: &Identity, subject: &Subject, at: SystemTime
         Ok(None) => return Cached::Nothing,
         Err(error) => return Cached::Unusable(error.to_string()),
     };
-    match verify(&response, identity, &subject.ocsp, at) {
-        Ok(staple) => Cached::Staple(Arc::new(staple)),
-        Err(Refusal::Expired { .. } | Refusal::TooOld { .. }) => Cached::Expired,
-        Err(refusal) => Cached::Unusable(refusal.to_string()),
+    let refusal = match verify(&response, identity, subject, at) {
+        Ok(staple) => return Cached::Staple(Arc::new(staple)),
+        Err(refusal) => refusal,
+    };
+    match (revocation(&response, identity, subject, at), refusal) {
+        (Some(revocation), _) => Cached::Revoked(revocation),
+        (None, Refusal::Expired { .. } | Refusal::TooOld { .. }) => Cached::Expired,
+        (None, refusal) => Cached::Unusable(refusal.to_string()),
     }
+}
+
+/// What a kept response says about a revocation, however long ago.
+fn revocation(
+    response: &[u8],
+    identity: &Identity,
+    subject: &Subject,
+    at: SystemTime,
+) -> Option<Revocation> {
+    let (leaf, issuer) = (&identity.chain[0], subject.issuer(identity)?);
+    Revocation::verify(response, leaf, issuer, &policy(subject), at).ok()?
 }
 
 /// Verifies a response for a certificate with its issuer at hand.
 pub(super) fn verify(
     response: &[u8],
     identity: &Identity,
-    settings: &Ocsp,
+    subject: &Subject,
     at: SystemTime,
 ) -> Result<VerifiedStaple, Refusal> {
-    let issuer = identity.issuer().ok_or(Refusal::NotTheIssuer)?;
-    ocsp::verify(response, &identity.chain[0], issuer, &policy(settings), at)
+    let issuer = subject.issuer(identity).ok_or(Refusal::NotTheIssuer)?;
+    ocsp::verify(response, &identity.chain[0], issuer, &policy(subject), at)
 }
 
 /// The part of a site's settings that the verifier looks at.
-pub(super) fn policy(settings: &Ocsp) -> Policy {
+pub(super) fn policy(subject: &Subject) -> Policy {
     Policy {
-        skew: settings.skew,
-        max_age: settings.max_age,
-        allow_sha1: settings.allow_sha1,
+        skew: subject.ocsp.skew,
+        max_age: subject.ocsp.max_age,
+        allow_sha1: subject.ocsp.allow_sha1,
+        trusted: Arc::clone(&subject.trust),
+        nonce: NonceRule::Any,
     }
 }

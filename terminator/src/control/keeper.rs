@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::cache::{Cache, CacheError};
 use crate::certificate::Fingerprint;
 use crate::limits::{CACHE_FINISH_TIME, CACHE_QUEUE};
-use crate::ocsp::VerifiedStaple;
+use crate::ocsp::{Revocation, VerifiedStaple};
 
 /// The cache with its writer. What it could not do is told by [`Keeper::failure`].
 pub(super) struct Keeper {
@@ -25,8 +25,8 @@ pub(super) struct Keeper {
 pub(super) enum Work {
     /// Keep this staple.
     Write(Arc<VerifiedStaple>),
-    /// Forget what is kept for a certificate.
-    Remove(Fingerprint),
+    /// Keep this word of the CA, until the certificate ends.
+    Revoke(Arc<Revocation>, SystemTime),
     /// Remove what nobody needs, given the certificates that are served and the time.
     Prune(HashSet<Fingerprint>, SystemTime),
 }
@@ -51,12 +51,12 @@ impl Keeper {
             return;
         };
         let cache = self.cache.clone();
-        // One thread, so that a staple and its removal keep their order.
+        // One thread, so that a staple and its revocation keep their order.
         std::thread::spawn(move || {
             while let Some(work) = assigned.blocking_recv() {
                 let done = match work {
                     Work::Write(staple) => cache.write(&staple),
-                    Work::Remove(certificate) => cache.remove(certificate),
+                    Work::Revoke(revocation, end) => cache.write_revocation(&revocation, end),
                     Work::Prune(served, at) => cache.prune(&served, at).map(drop),
                 };
                 if let Err(error) = done

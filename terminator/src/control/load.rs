@@ -5,16 +5,19 @@
 //! responder is asked.
 
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use super::fetch;
 use super::files::{self, FileError};
 use super::resolve::{self, Resolved};
-use crate::certificate::Identity;
+use crate::certificate::{Identity, certificates_from_pem, is_issued, parse_certificate};
 use crate::clock;
-use crate::config::{self, Backend, CertificateFiles, Config, Ocsp};
+use crate::config::{self, Backend, CertificateFiles, Config, Listener, Ocsp, OnRevoked};
 use crate::snapshot::{BackendAddress, Certificate, CertificateIndex, Site, Table};
 use crate::sys::privileges::Account;
 
@@ -39,8 +42,28 @@ pub struct Subject {
     pub class: Class,
     /// Stapling as configured.
     pub ocsp: Ocsp,
+    /// What `ocsp.trust` holds.
+    pub trust: Arc<[CertificateDer<'static>]>,
     /// What is fetched: responders to ask in turn, or why nothing is.
     pub plan: Result<Vec<String>, Skip>,
+}
+
+impl Subject {
+    /// The certificate that issued the leaf: from the certificate file, else from `ocsp.trust`.
+    pub fn issuer<'a>(&'a self, identity: &'a Identity) -> Option<&'a CertificateDer<'static>> {
+        let trusted = || issuer_among(&identity.chain[0], &self.trust);
+        identity.issuer().or_else(trusted)
+    }
+
+    /// Every file that it depends on.
+    pub(super) fn all_files(&self) -> impl Iterator<Item = PathBuf> {
+        let responders = self.plan.as_deref().unwrap_or_default();
+        let responses = responders.iter().filter_map(|url| fetch::file_of(url));
+        [self.files.cert.clone(), self.files.key.clone()]
+            .into_iter()
+            .chain(self.ocsp.trust.clone())
+            .chain(responses.collect::<Vec<_>>())
+    }
 }
 
 /// Where a certificate's revocation state can be learned.
@@ -107,6 +130,8 @@ pub fn load(
         Backend::Unix(_) => None,
     }));
     let mut loader = Loader {
+        listeners: &config.listeners,
+        sites: &config.sites,
         kept,
         at,
         user,
@@ -115,6 +140,7 @@ pub fn load(
         subjects: Vec::new(),
         by_files: HashMap::new(),
         unusable: HashSet::new(),
+        trusts: HashMap::new(),
         problems: Vec::new(),
         warnings: Vec::new(),
     };
@@ -145,6 +171,8 @@ fn covers(pattern: &str, name: &str) -> bool {
 }
 
 struct Loader<'a> {
+    listeners: &'a [Listener],
+    sites: &'a [config::Site],
     kept: Option<&'a Table>,
     at: SystemTime,
     /// Who clinch becomes.
@@ -157,6 +185,8 @@ struct Loader<'a> {
     by_files: HashMap<&'a CertificateFiles, Vec<CertificateIndex>>,
     /// Pairs of files that were reported already.
     unusable: HashSet<&'a CertificateFiles>,
+    /// What the files of `ocsp.trust` hold; nothing, where one was reported.
+    trusts: HashMap<&'a Path, Arc<[CertificateDer<'static>]>>,
     problems: Vec<String>,
     warnings: Vec<String>,
 }
@@ -170,6 +200,7 @@ impl<'a> Loader<'a> {
             .collect();
         if certificates.len() == site.certificates.len() {
             self.check_names(site, &certificates);
+            self.check_fallback(site);
         }
         let built = Site {
             name: site.name.clone(),
@@ -180,6 +211,24 @@ impl<'a> Loader<'a> {
             confinement: site.confinement.clone(),
         };
         (built, site.listeners.clone(), site.names.clone())
+    }
+
+    /// Says where `on_revoked = "fallback"` leads nowhere.
+    fn check_fallback(&mut self, site: &config::Site) {
+        let nowhere = |&&listener: &&usize| {
+            let default = self.listeners[listener].default_site;
+            default.is_none_or(|default| self.sites[default].name == site.name)
+        };
+        if site.ocsp.on_revoked == OnRevoked::Fallback
+            && site.certificates.len() == 1
+            && let Some(&listener) = site.listeners.iter().find(nowhere)
+        {
+            let listener = &self.listeners[listener].name;
+            self.warnings.push(format!(
+                "site {}: `ocsp.on_revoked = \"fallback\"` has nothing to fall back on at listener {listener}: give the site a second certificate, or the listener a `default_site` that is another one",
+                site.name
+            ));
+        }
     }
 
     fn backends(&mut self, site: &config::Site) -> Vec<BackendAddress> {
@@ -203,7 +252,7 @@ impl<'a> Loader<'a> {
 
     fn certificate(
         &mut self,
-        site: &config::Site,
+        site: &'a config::Site,
         files: &'a CertificateFiles,
     ) -> Option<CertificateIndex> {
         if self.unusable.contains(files) {
@@ -235,8 +284,9 @@ impl<'a> Loader<'a> {
         Some(index)
     }
 
-    fn enter(&mut self, site: &config::Site, files: &CertificateFiles, identity: Identity) {
-        let plan = plan(&identity, &site.ocsp);
+    fn enter(&mut self, site: &'a config::Site, files: &CertificateFiles, identity: Identity) {
+        let trust = self.trust(site);
+        let plan = plan(&identity, &site.ocsp, &trust);
         let must_staple = identity.leaf.must_staple;
         let cert = files.cert.display();
         match (&plan, site.ocsp.hard) {
@@ -263,12 +313,41 @@ impl<'a> Loader<'a> {
             sites: vec![site.name.clone()],
             class: class(&identity, &site.ocsp),
             ocsp: site.ocsp.clone(),
+            trust,
             plan,
         });
         self.certificates.push(Certificate {
             identity,
             staple_required,
+            on_revoked: site.ocsp.on_revoked,
         });
+    }
+
+    /// What the site's `ocsp.trust` holds, read once however many sites name it.
+    fn trust(&mut self, site: &'a config::Site) -> Arc<[CertificateDer<'static>]> {
+        let Some(path) = &site.ocsp.trust else {
+            return Arc::default();
+        };
+        if let Some(known) = self.trusts.get(path.as_path()) {
+            return Arc::clone(known);
+        }
+        let read = files::read_chain(path)
+            .map_err(|error| error.to_string())
+            .and_then(|pem| {
+                let parsed = certificates_from_pem(&pem);
+                parsed.map_err(|error| format!("{}: {error}", path.display()))
+            });
+        let trust: Arc<[CertificateDer<'static>]> = match read {
+            Ok(certificates) => certificates.into(),
+            Err(problem) => {
+                let site = &site.name;
+                self.problems
+                    .push(format!("site {site}: `ocsp.trust`: {problem}"));
+                Arc::default()
+            }
+        };
+        self.trusts.insert(path, Arc::clone(&trust));
+        trust
     }
 
     fn identity(&mut self, files: &CertificateFiles) -> Result<Identity, String> {
@@ -353,7 +432,22 @@ fn copy(identity: &Identity) -> Identity {
     }
 }
 
-fn plan(identity: &Identity, ocsp: &Ocsp) -> Result<Vec<String>, Skip> {
+/// The certificate that issued a leaf, if it is there.
+fn issuer_among<'a>(
+    leaf: &CertificateDer<'_>,
+    candidates: &'a [CertificateDer<'static>],
+) -> Option<&'a CertificateDer<'static>> {
+    let parsed = parse_certificate(leaf).ok()?;
+    candidates.iter().find(|candidate| {
+        parse_certificate(candidate).is_ok_and(|issuer| is_issued(leaf, &parsed, &issuer))
+    })
+}
+
+fn plan(
+    identity: &Identity,
+    ocsp: &Ocsp,
+    trust: &[CertificateDer<'static>],
+) -> Result<Vec<String>, Skip> {
     if !ocsp.enabled {
         return Err(Skip::Disabled);
     }
@@ -367,7 +461,7 @@ fn plan(identity: &Identity, ocsp: &Ocsp) -> Result<Vec<String>, Skip> {
     if responders.is_empty() {
         return Err(Skip::NoResponder);
     }
-    if identity.issuer().is_none() {
+    if identity.issuer().is_none() && issuer_among(&identity.chain[0], trust).is_none() {
         return Err(Skip::NoIssuer);
     }
     Ok(responders)

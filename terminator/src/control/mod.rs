@@ -343,11 +343,7 @@ impl Control {
         let certificates = snapshot.table.certificates.iter();
         let served = certificates.map(|c| c.identity.leaf.fingerprint).collect();
         self.assign(Work::Prune(served, clock::now()));
-        let files = self
-            .book
-            .subjects
-            .iter()
-            .flat_map(|subject| [subject.files.cert.clone(), subject.files.key.clone()]);
+        let files = self.book.subjects.iter().flat_map(load::Subject::all_files);
         let config = std::iter::once(self.config_path.clone());
         self.watch.follow(files.chain(config))
     }

@@ -5,7 +5,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::limits::{FETCH_DEADLINE, LONGEST_RETRY, LONGEST_UNSTAPLED_RETRY};
+use crate::config::Ocsp;
+use crate::limits::{LONGEST_RETRY, LONGEST_UNSTAPLED_RETRY};
 
 /// The validity of a staple, as far as the schedule cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,34 +34,58 @@ pub(super) enum Trouble {
     Egress,
 }
 
+/// How far ahead refreshes are planned, as configured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Pace {
+    /// Share of the validity that is left at a refresh.
+    pub(super) margin: f64,
+    /// Longest time between two fetches.
+    pub(super) interval: Option<Duration>,
+    /// Most that a refresh comes earlier by chance.
+    pub(super) jitter: Duration,
+}
+
+impl Pace {
+    /// As configured for a site.
+    pub(super) fn of(settings: &Ocsp) -> Self {
+        Self {
+            margin: settings.margin,
+            interval: settings.interval,
+            jitter: settings.jitter,
+        }
+    }
+}
+
 /// When to replace a staple that was taken into use at `taken`: at `margin` (a share of its
 /// validity) before its end, earlier by up to five minutes of jitter, and where it names no end
 /// after twelve hours. One that came in late is replaced at a pace that quickens towards its end.
 pub(super) fn refresh_at(
     validity: Validity,
     taken: SystemTime,
-    margin: f64,
+    pace: Pace,
     dice: f64,
 ) -> SystemTime {
+    let period = pace.interval.unwrap_or(WITHOUT_NEXT_UPDATE);
     let (begin, end) = match validity.next_update {
         Some(next) => (validity.this_update, next.min(validity.not_after)),
-        None => (taken, validity.not_after.min(taken + WITHOUT_NEXT_UPDATE)),
+        None => (taken, validity.not_after.min(taken + period)),
     };
     let length = end.duration_since(begin).unwrap_or_default();
     let lead = match validity.next_update {
-        Some(_) => length.mul_f64(margin),
+        Some(_) => length.mul_f64(pace.margin),
         // The period itself is the margin, unless the age bound comes first.
-        None if validity.not_after > taken + WITHOUT_NEXT_UPDATE => Duration::ZERO,
-        None => length.mul_f64(margin),
+        None if validity.not_after > taken + period => Duration::ZERO,
+        None => length.mul_f64(pace.margin),
     };
-    let jitter = LONGEST_JITTER
-        .min(length.mul_f64(JITTER_SHARE))
-        .mul_f64(dice);
+    let jitter = pace.jitter.min(length.mul_f64(JITTER_SHARE)).mul_f64(dice);
     let planned = end - lead.min(length) - jitter.min(length.saturating_sub(lead));
     let left = end.duration_since(taken).unwrap_or_default();
     let late = (left / 4).max((length / 100).clamp(SHORTEST_PAUSE, LONGEST_FLOOR));
     // Never so late that no time is left: half of what remains is for the answer.
-    planned.max(taken + late.min((left / 2).max(SHORTEST_PAUSE)))
+    let next = planned.max(taken + late.min((left / 2).max(SHORTEST_PAUSE)));
+    pace.interval.map_or(next, |most| {
+        next.min(taken + most - jitter.min(most.mul_f64(JITTER_SHARE)))
+    })
 }
 
 /// How long to wait after the `failures`-th failure in a row (counted from 1). `left` is how long
@@ -93,18 +118,16 @@ pub(super) fn retry_after(
 
 /// How long to wait for an answer where the present staple still holds for `left`: a responder that
 /// hangs must not be waited for until the end, when it may answer the next attempt.
-pub(super) fn patience(left: Option<Duration>) -> Duration {
-    left.map_or(FETCH_DEADLINE, |left| {
-        (left / 2).clamp(SHORTEST_PATIENCE, FETCH_DEADLINE)
+pub(super) fn patience(left: Option<Duration>, longest: Duration) -> Duration {
+    left.map_or(longest, |left| {
+        (left / 2).max(SHORTEST_PATIENCE).min(longest)
     })
 }
 
 /// Where the responder names no nextUpdate.
 const WITHOUT_NEXT_UPDATE: Duration = Duration::from_secs(12 * 3600);
 
-const LONGEST_JITTER: Duration = Duration::from_secs(300);
-
-/// Of the validity, where that makes less than [`LONGEST_JITTER`].
+/// Of the validity, where that makes less than the jitter configured.
 const JITTER_SHARE: f64 = 0.05;
 
 /// Between two fetches that succeed, and before the first attempt after a failure.
@@ -143,11 +166,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::limits::FETCH_DEADLINE;
 
     const DAY: u64 = 86400;
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
+    }
+
+    fn pace(margin: f64) -> Pace {
+        Pace {
+            margin,
+            interval: None,
+            jitter: Duration::from_secs(300),
+        }
     }
 
     fn validity(seconds: u64) -> Validity {
@@ -160,15 +192,15 @@ mod tests {
 
     #[test]
     fn a_fresh_staple_is_replaced_a_quarter_of_its_validity_before_its_end() {
-        let refresh = refresh_at(validity(4 * DAY), at(60), 0.25, 0.0);
+        let refresh = refresh_at(validity(4 * DAY), at(60), pace(0.25), 0.0);
         assert_eq!(refresh, at(3 * DAY));
-        let earliest = refresh_at(validity(4 * DAY), at(60), 0.25, 0.999_999);
+        let earliest = refresh_at(validity(4 * DAY), at(60), pace(0.25), 0.999_999);
         assert!(earliest > at(3 * DAY - 301) && earliest < at(3 * DAY - 299));
     }
 
     #[test]
     fn jitter_shrinks_with_the_validity() {
-        let refresh = refresh_at(validity(40), at(0), 0.25, 0.999_999);
+        let refresh = refresh_at(validity(40), at(0), pace(0.25), 0.999_999);
         assert!(refresh > at(27) && refresh < at(30), "{refresh:?}");
     }
 
@@ -176,16 +208,29 @@ mod tests {
     fn without_next_update_twelve_hours_pass_unless_the_age_bound_comes_first() {
         let mut open = validity(7 * DAY);
         open.next_update = None;
-        assert_eq!(refresh_at(open, at(60), 0.25, 0.0), at(60 + DAY / 2));
+        assert_eq!(refresh_at(open, at(60), pace(0.25), 0.0), at(60 + DAY / 2));
         open.not_after = at(4000);
-        assert_eq!(refresh_at(open, at(0), 0.25, 0.0), at(3000));
+        assert_eq!(refresh_at(open, at(0), pace(0.25), 0.0), at(3000));
+    }
+
+    #[test]
+    fn no_refresh_comes_later_than_the_interval() {
+        let hourly = Pace {
+            interval: Some(Duration::from_secs(3600)),
+            ..pace(0.25)
+        };
+        assert_eq!(refresh_at(validity(4 * DAY), at(60), hourly, 0.0), at(3660));
+        let mut open = validity(7 * DAY);
+        open.next_update = None;
+        assert_eq!(refresh_at(open, at(60), hourly, 0.0), at(3660));
+        assert_eq!(refresh_at(validity(600), at(0), hourly, 0.0), at(450));
     }
 
     #[test]
     fn a_responder_certificate_that_ends_first_counts_as_the_end() {
         let mut short = validity(4 * DAY);
         short.not_after = at(2 * DAY);
-        assert!(refresh_at(short, at(0), 0.25, 0.0) < at(2 * DAY));
+        assert!(refresh_at(short, at(0), pace(0.25), 0.0) < at(2 * DAY));
     }
 
     #[test]
@@ -198,13 +243,19 @@ mod tests {
 
     #[test]
     fn waiting_for_an_answer_leaves_time_for_another_attempt() {
-        assert_eq!(patience(None), FETCH_DEADLINE);
-        assert_eq!(patience(Some(Duration::from_secs(DAY))), FETCH_DEADLINE);
+        assert_eq!(patience(None, FETCH_DEADLINE), FETCH_DEADLINE);
         assert_eq!(
-            patience(Some(Duration::from_secs(3))),
+            patience(Some(Duration::from_secs(DAY)), FETCH_DEADLINE),
+            FETCH_DEADLINE
+        );
+        assert_eq!(
+            patience(Some(Duration::from_secs(3)), FETCH_DEADLINE),
             Duration::from_millis(1500)
         );
-        assert_eq!(patience(Some(Duration::ZERO)), SHORTEST_PATIENCE);
+        assert_eq!(
+            patience(Some(Duration::ZERO), FETCH_DEADLINE),
+            SHORTEST_PATIENCE
+        );
     }
 
     #[test]
@@ -225,7 +276,7 @@ mod tests {
             dice in 0.0f64..1.0,
         ) {
             let taken = at(0) + Duration::from_secs(length).mul_f64(taken);
-            let refresh = refresh_at(validity(length), taken, margin, dice);
+            let refresh = refresh_at(validity(length), taken, pace(margin), dice);
             prop_assert!(refresh > taken);
             prop_assert!(refresh <= at(length).max(taken + SHORTEST_PAUSE));
         }
@@ -236,7 +287,7 @@ mod tests {
             margin in 0.05f64..0.5,
             dice in 0.0f64..1.0,
         ) {
-            let refresh = refresh_at(validity(length), at(0), margin, dice);
+            let refresh = refresh_at(validity(length), at(0), pace(margin), dice);
             let left = at(length).duration_since(refresh).expect("before the end");
             prop_assert!(left >= Duration::from_secs(length).mul_f64(margin * 0.999));
         }

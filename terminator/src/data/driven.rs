@@ -32,7 +32,7 @@ pub(super) struct Candidate {
 pub(super) struct Driven {
     /// Certificates of the site in order of preference.
     pub(super) candidates: SmallVec<[Candidate; 2]>,
-    /// The certificate served.
+    /// The certificate served, and what there was to staple for it, asked or not.
     pub(super) served: Option<(Fingerprint, Stapling)>,
     /// Why none was.
     pub(super) refused: Option<HandshakeFailure>,
@@ -71,9 +71,13 @@ impl Driven {
     }
 }
 
-/// The certificate that the present handshake serves, which its tickets are bound to.
-pub(super) fn present_certificate() -> Option<Fingerprint> {
-    PRESENT.with_borrow(|present| present.served.map(|(fingerprint, _)| fingerprint))
+/// The certificate that the present handshake serves, which its tickets are bound to. None where it
+/// is revoked, though served: no session outlives that.
+pub(super) fn ticket_certificate() -> Option<Fingerprint> {
+    PRESENT.with_borrow(|present| {
+        let (fingerprint, stapling) = present.served?;
+        (stapling != Stapling::Revoked).then_some(fingerprint)
+    })
 }
 
 /// Chooses the certificate of the present handshake.

@@ -223,13 +223,7 @@ fn choose(core: &Core, listener: usize, input: &Chunk) -> Option<Result<Chosen, 
     let site = ready
         .site(&snapshot, listener, site, &core.backends)
         .and_then(|site| {
-            ready.candidates(
-                &snapshot,
-                &site,
-                asked,
-                clock::now(),
-                &mut driven.candidates,
-            )?;
+            ready.candidates(&snapshot, &site, clock::now(), &mut driven.candidates)?;
             Ok(site)
         });
     core.counters

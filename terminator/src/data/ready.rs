@@ -21,9 +21,9 @@ use super::backend::{Backend, Backends};
 use super::driven::{Candidate, Resolver};
 use super::tickets::Tickets;
 use crate::certificate::Fingerprint;
-use crate::config::{Cipher, Group, Listener, ProxyVersion, TlsVersion};
+use crate::config::{Cipher, Group, Listener, OnRevoked, ProxyVersion, TlsVersion};
 use crate::observability::counters::{HandshakeFailure, Stapling};
-use crate::snapshot::{CertificateIndex, SiteIndex, SlotState, Snapshot};
+use crate::snapshot::{CertificateIndex, SiteIndex, SlotState, Snapshot, Table};
 
 /// Everything ready on one core.
 pub(super) struct Ready {
@@ -42,6 +42,8 @@ pub(super) struct ReadySite {
     /// PROXY header for the backend.
     pub(super) proxy_protocol: Option<ProxyVersion>,
     certificates: Vec<CertificateIndex>,
+    /// Certificates of the listener's default site, which step in for revoked ones.
+    fallback: Vec<CertificateIndex>,
 }
 
 struct ReadyCertificate {
@@ -103,6 +105,7 @@ impl Ready {
                 .collect(),
             proxy_protocol: source.proxy_protocol,
             certificates: source.certificates.clone(),
+            fallback: fallback(&snapshot.table, listener, site),
         });
         if self.sites.len() >= self.certificates.cap().get() {
             // Sites are cheap to make again; a working set over the bound starts afresh.
@@ -117,12 +120,21 @@ impl Ready {
         &mut self,
         snapshot: &Snapshot,
         site: &ReadySite,
-        asked: bool,
         now: SystemTime,
         into: &mut smallvec::SmallVec<[Candidate; 2]>,
     ) -> Result<(), rustls::Error> {
         for &index in &site.certificates {
-            into.push(self.candidate(snapshot, index, asked, now)?);
+            into.push(self.candidate(snapshot, index, now)?);
+        }
+        let falls_back = |&index: &CertificateIndex| {
+            let on_revoked = snapshot.table.certificates[index as usize].on_revoked;
+            let state = &snapshot.slots[index as usize].state;
+            on_revoked == OnRevoked::Fallback && matches!(state, SlotState::Revoked)
+        };
+        if !site.fallback.is_empty() && site.certificates.iter().any(falls_back) {
+            for &index in &site.fallback {
+                into.push(self.candidate(snapshot, index, now)?);
+            }
         }
         Ok(())
     }
@@ -131,7 +143,6 @@ impl Ready {
         &mut self,
         snapshot: &Snapshot,
         index: CertificateIndex,
-        asked: bool,
         now: SystemTime,
     ) -> Result<Candidate, rustls::Error> {
         let certificate = &snapshot.table.certificates[index as usize];
@@ -152,13 +163,13 @@ impl Ready {
             if certificate.staple_required {
                 Err(HandshakeFailure::StapleRequired)
             } else {
-                Ok((
-                    Arc::clone(&ready.plain),
-                    if asked { stapling } else { Stapling::NotAsked },
-                ))
+                Ok((Arc::clone(&ready.plain), stapling))
             }
         };
         let verdict = match &slot.state {
+            SlotState::Revoked if certificate.on_revoked == OnRevoked::ServeUnstapled => {
+                unstapled(Stapling::Revoked)
+            }
             SlotState::Revoked => Err(HandshakeFailure::Revoked),
             SlotState::NotApplicable => unstapled(Stapling::NotApplicable),
             SlotState::Missing => unstapled(Stapling::Missing),
@@ -175,14 +186,7 @@ impl Ready {
                         key
                     }
                 };
-                Ok((
-                    key,
-                    if asked {
-                        Stapling::Stapled
-                    } else {
-                        Stapling::NotAsked
-                    },
-                ))
+                Ok((key, Stapling::Stapled))
             }
         };
         Ok(Candidate {
@@ -203,6 +207,18 @@ impl ReadyCertificate {
             stapled: None,
         })
     }
+}
+
+/// The certificates that step in for revoked ones of a site, if any of its own asks for that.
+fn fallback(table: &Table, listener: usize, site: SiteIndex) -> Vec<CertificateIndex> {
+    let own = &table.sites[site as usize].certificates;
+    let wanted = own
+        .iter()
+        .any(|&index| table.certificates[index as usize].on_revoked == OnRevoked::Fallback);
+    let default = table.listeners[listener].default_site.filter(|_| wanted);
+    let theirs = default.map(|default| table.sites[default].certificates.iter());
+    let theirs = theirs.into_iter().flatten().copied();
+    theirs.filter(|index| !own.contains(index)).collect()
 }
 
 /// A key object of this core's own, from the key's bytes.

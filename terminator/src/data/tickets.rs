@@ -11,7 +11,7 @@ use std::sync::Arc;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use rustls::server::ProducesTickets;
 
-use super::driven::present_certificate;
+use super::driven::ticket_certificate;
 use crate::limits::TICKET_KEY_PERIOD;
 use crate::snapshot::{TicketKey, TicketKeys};
 
@@ -71,7 +71,7 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let certificate = present_certificate()?;
+        let certificate = ticket_certificate()?;
         KEYS.with_borrow(|keys| {
             let key = &keys.as_ref()?.current;
             let mut nonce = [0; NONCE_LEN];
@@ -92,7 +92,7 @@ impl ProducesTickets for Tickets {
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        let certificate = present_certificate()?;
+        let certificate = ticket_certificate()?;
         let (name, rest) = ticket.split_at_checked(NAME)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
         KEYS.with_borrow(|keys| {

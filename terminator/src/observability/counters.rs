@@ -120,6 +120,8 @@ reasons! {
         Missing => "missing",
         /// Asked, but the response had run out at this instant.
         Expired => "expired",
+        /// Asked, but the certificate is revoked, and served all the same.
+        Revoked => "revoked",
     }
 }
 
@@ -228,6 +230,8 @@ reasons! {
         TimedOut => "timed_out",
         /// The egress process was not there.
         Egress => "egress",
+        /// The file that stands for a responder cannot be read.
+        File => "file",
     }
 }
 

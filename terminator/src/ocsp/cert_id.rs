@@ -9,6 +9,7 @@ use x509_parser::certificate::X509Certificate;
 
 use super::Refusal;
 use crate::certificate::{is_issued, parse_certificate};
+use crate::config::CertIdHash;
 
 /// A leaf and its issuer, parsed.
 pub(super) struct Subject<'a> {
@@ -48,9 +49,13 @@ impl<'a> Subject<'a> {
         is_issued(self.leaf_der, &self.leaf, &self.issuer)
     }
 
-    /// SHA-1 as RFC 9919 section 3.1.1 has it: the digest names the issuer, it protects nothing.
-    pub(super) fn cert_id(&self) -> CertId {
-        self.cert_id_with(&SHA1)
+    /// By SHA-1 as RFC 9919 section 3.1.1 has it, or by SHA-256: the digest names the issuer, it
+    /// protects nothing.
+    pub(super) fn cert_id(&self, hash: CertIdHash) -> CertId {
+        self.cert_id_with(match hash {
+            CertIdHash::Sha1 => &SHA1,
+            CertIdHash::Sha256 => &SHA256,
+        })
     }
 
     /// Whether a CertID, by SHA-1 or SHA-256, means this certificate.

@@ -6,16 +6,23 @@
 //! fetches, keeps time, and compares [`VerifiedStaple::not_after`] with the clock before each use.
 
 mod cert_id;
+mod nonce;
 mod refusal;
 mod request;
 mod response;
+mod revocation;
 mod signer;
 mod verify;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls_pki_types::CertificateDer;
+
+pub use nonce::{Nonce, NonceRule};
 pub use refusal::{Place, Refusal, RefusalKind, Unsuccessful};
 pub use request::Request;
+pub use revocation::Revocation;
 pub use signer::Signer;
 pub use verify::{VerifiedStaple, verify};
 
@@ -29,6 +36,11 @@ pub struct Policy {
     pub max_age: Duration,
     /// Take SHA-1 signatures (legacy responders).
     pub allow_sha1: bool,
+    /// Certificates that may sign responses without the CA's word (RFC 6960 section 4.2.2.2, the
+    /// local configuration of OCSP signing authority).
+    pub trusted: Arc<[CertificateDer<'static>]>,
+    /// What the response must say about the request's nonce.
+    pub nonce: NonceRule,
 }
 
 impl Default for Policy {
@@ -37,6 +49,8 @@ impl Default for Policy {
             skew: Duration::from_secs(300),
             max_age: Duration::from_secs(7 * 86400),
             allow_sha1: false,
+            trusted: Arc::default(),
+            nonce: NonceRule::Any,
         }
     }
 }

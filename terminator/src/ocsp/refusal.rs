@@ -185,6 +185,22 @@ pub enum Refusal {
         answered: Vec<String>,
     },
 
+    /// The request had a nonce, and the response has none.
+    #[error(
+        "the response does not repeat the nonce of the request, so an old one could be played back: the responder does not do nonces; set `ocsp.nonce` to \"ask\" or \"off\", or use another responder"
+    )]
+    NoNonce,
+    /// The response is for another request.
+    #[error(
+        "the response repeats the nonce {received}, and {sent} was sent: it was made for another request, which a cache on the way or somebody who plays back old responses can cause"
+    )]
+    WrongNonce {
+        /// Hexadecimal.
+        sent: String,
+        /// Hexadecimal, its beginning.
+        received: String,
+    },
+
     /// A certificate given to the verifier does not parse.
     #[error("the certificate {whose} cannot be used: {reason}")]
     Certificate {
@@ -271,7 +287,9 @@ impl Refusal {
             | Self::Malformed { .. }
             | Self::TooLarge { .. }
             | Self::NotBasic { .. } => RefusalKind::Malformed,
-            Self::NoAnswer { .. } => RefusalKind::NoAnswer,
+            Self::NoAnswer { .. } | Self::NoNonce | Self::WrongNonce { .. } => {
+                RefusalKind::NoAnswer
+            }
             Self::Certificate { .. } => RefusalKind::Input,
         }
     }

@@ -2,12 +2,15 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rasn::types::Integer;
+use rasn::types::{Integer, ObjectIdentifier, OctetString, Oid};
 use rasn_ocsp::{OcspRequest, TbsRequest};
+use rasn_pkix::{Extension, Extensions};
 use rustls_pki_types::CertificateDer;
 
 use super::Refusal;
 use super::cert_id::Subject;
+use super::nonce::{NONCE, Nonce};
+use crate::config::CertIdHash;
 use crate::limits::OCSP_GET_BYTES;
 
 /// An OCSP request for one certificate.
@@ -18,18 +21,34 @@ pub struct Request {
 }
 
 impl Request {
-    /// Builds the request: one CertID, SHA-1 as the field does (RFC 9919 section 3.1.1), no nonce,
-    /// so that responders may answer with what they signed in advance.
+    /// Builds the request as most responders expect it: one CertID, SHA-1 as the field does (RFC 9919
+    /// section 3.1.1), no nonce, so that responders may answer with what they signed in advance.
     pub fn new(leaf: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> Result<Self, Refusal> {
+        Self::with(leaf, issuer, CertIdHash::Sha1, None)
+    }
+
+    /// As [`Request::new`], with the digest of the CertID and a nonce (RFC 9654). That the nonce comes
+    /// back is for [`super::Policy::nonce`] to demand.
+    pub fn with(
+        leaf: &CertificateDer<'_>,
+        issuer: &CertificateDer<'_>,
+        hash: CertIdHash,
+        nonce: Option<&Nonce>,
+    ) -> Result<Self, Refusal> {
+        let extension = |nonce: &Nonce| Extension {
+            extn_id: ObjectIdentifier::from(Oid::new(NONCE).expect("arcs of RFC 9654")),
+            critical: false,
+            extn_value: OctetString::from(nonce.encoded()),
+        };
         let request = OcspRequest {
             tbs_request: TbsRequest {
                 version: Integer::ZERO,
                 requestor_name: None,
                 request_list: vec![rasn_ocsp::Request {
-                    req_cert: Subject::parse(leaf, issuer)?.cert_id(),
+                    req_cert: Subject::parse(leaf, issuer)?.cert_id(hash),
                     single_request_extensions: None,
                 }],
-                request_extensions: None,
+                request_extensions: nonce.map(|nonce| Extensions::from(vec![extension(nonce)])),
             },
             optional_signature: None,
         };
@@ -41,6 +60,12 @@ impl Request {
     /// section 5), else `None`: POST. A responder with a query in its URL gets a POST too, because
     /// a path cannot be appended to it.
     pub fn get_url(&self, responder: &str) -> Option<String> {
+        let url = self.long_get_url(responder)?;
+        (url.len() <= OCSP_GET_BYTES).then_some(url)
+    }
+
+    /// As [`Request::get_url`], however long it comes to.
+    pub fn long_get_url(&self, responder: &str) -> Option<String> {
         if responder.contains(['?', '#']) {
             return None;
         }
@@ -54,6 +79,6 @@ impl Request {
                 other => url.push(other),
             }
         }
-        (url.len() <= OCSP_GET_BYTES).then_some(url)
+        Some(url)
     }
 }

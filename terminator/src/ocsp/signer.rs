@@ -32,18 +32,41 @@ pub enum Signer {
         /// End of its certificate's validity: the first instant that does not belong to it.
         not_after: SystemTime,
     },
+    /// Somebody whom the operator trusts to sign responses ([`Policy::trusted`]), whatever the CA says.
+    Trusted {
+        /// Its subject, for people.
+        subject: String,
+        /// Start of its certificate's validity.
+        not_before: SystemTime,
+        /// End of its certificate's validity: the first instant that does not belong to it.
+        not_after: SystemTime,
+    },
 }
 
 impl Signer {
+    /// The first instant that no longer belongs to the validity of the signer's certificate, where it
+    /// has one beside the issuer's.
+    pub fn not_after(&self) -> Option<SystemTime> {
+        match self {
+            Self::Issuer => None,
+            Self::Delegated { not_after, .. } | Self::Trusted { not_after, .. } => Some(*not_after),
+        }
+    }
+
     /// Whether the signer's certificate is valid at an instant. The issuer's own is not looked at:
     /// with it the leaf ends too.
     pub(super) fn check_validity(&self, skew: Duration, at: SystemTime) -> Result<(), Refusal> {
-        let Self::Delegated {
+        let (Self::Delegated {
             subject,
             not_before,
             not_after,
             ..
-        } = self
+        }
+        | Self::Trusted {
+            subject,
+            not_before,
+            not_after,
+        }) = self
         else {
             return Ok(());
         };
@@ -101,9 +124,46 @@ pub(super) fn authorise(
             Err(error) => refusal = Some(error),
         }
     }
+    match trusted(basic, policy) {
+        Some(Ok(signer)) => return Ok(signer),
+        Some(Err(error)) => refusal = Some(error),
+        None => {}
+    }
     Err(refusal.unwrap_or_else(|| Refusal::UnknownResponder {
         responder: describe(id),
     }))
+}
+
+/// The signer among those that the operator trusts: RFC 6960 section 4.2.2.2 has a client take a
+/// signer that matches its local configuration of OCSP signing authority, and asks for nothing else.
+fn trusted(basic: &Basic, policy: &Policy) -> Option<Result<Signer, Refusal>> {
+    let mut found = None;
+    for der in policy.trusted.iter() {
+        let Ok(certificate) = parse_certificate(der) else {
+            continue;
+        };
+        if !names(&basic.data.responder_id, &certificate) {
+            continue;
+        }
+        let key = certificate.public_key().raw;
+        match basic.signed.verify(key, tolerance(policy)) {
+            Ok(()) => {
+                return Some(Ok(Signer::Trusted {
+                    subject: printable(&certificate.subject().to_string()),
+                    not_before: certificate.validity().not_before.to_datetime().into(),
+                    not_after: end_of(&certificate),
+                }));
+            }
+            Err(error) => found = Some(Err(Refusal::Signature(error))),
+        }
+    }
+    found
+}
+
+/// X.509 counts the last second as valid; this is the first instant that is not.
+fn end_of(certificate: &X509Certificate<'_>) -> SystemTime {
+    let last: SystemTime = certificate.validity().not_after.to_datetime().into();
+    last.checked_add(Duration::from_secs(1)).unwrap_or(last)
 }
 
 /// A certificate from the response that claims to be a responder's.
@@ -177,18 +237,12 @@ impl Delegation<'_> {
             subject: self.subject(),
             nocheck: extensions.any(|extension| extension.oid.as_bytes() == NOCHECK),
             not_before: self.certificate.validity().not_before.to_datetime().into(),
-            not_after: self.not_after(),
+            not_after: end_of(self.certificate),
         }
     }
 
     fn subject(&self) -> String {
         printable(&self.certificate.subject().to_string())
-    }
-
-    /// X.509 counts the last second as valid; this is the first instant that is not.
-    fn not_after(&self) -> SystemTime {
-        let last: SystemTime = self.certificate.validity().not_after.to_datetime().into();
-        last.checked_add(Duration::from_secs(1)).unwrap_or(last)
     }
 }
 

@@ -73,44 +73,79 @@ pub fn verify(
     at: SystemTime,
 ) -> Result<VerifiedStaple, Refusal> {
     let subject = Subject::parse(leaf, issuer)?;
-    let basic = Basic::parse(response)?;
-    let signer = authorise(&basic, &subject, policy)?;
-    if !subject.is_issued() {
-        return Err(Refusal::NotTheIssuer);
-    }
-    check_extensions(basic.data.response_extensions.as_ref(), Place::Response)?;
-    let judge = Judge {
-        signer: &signer,
-        produced_at: system_time(&basic.data.produced_at),
-        policy,
-        at,
-    };
-    let window = judge.all(&basic.data.responses, &subject)?;
-    let not_after = match &signer {
-        Signer::Issuer => window.not_after,
-        Signer::Delegated { not_after, .. } => window.not_after.min(*not_after),
-    };
+    let statement = Statement::authentic(response, &subject, policy)?;
+    let window = statement
+        .judge(policy, at)
+        .all(statement.singles(), &subject)?;
+    let end = statement.signer.not_after();
     Ok(VerifiedStaple {
         der: response.into(),
         certificate: Fingerprint::of(leaf),
         this_update: window.this_update,
         next_update: window.next_update,
-        produced_at: judge.produced_at,
-        not_after,
-        signer,
+        produced_at: statement.produced_at,
+        not_after: end.map_or(window.not_after, |end| window.not_after.min(end)),
+        signer: statement.signer,
     })
+}
+
+/// A response that really comes from somebody who may speak about the certificate. What it says, and
+/// whether that holds at an instant, was not looked at.
+pub(super) struct Statement {
+    basic: Basic,
+    signer: Signer,
+    /// When it was signed.
+    pub(super) produced_at: SystemTime,
+}
+
+impl Statement {
+    pub(super) fn authentic(
+        response: &[u8],
+        subject: &Subject<'_>,
+        policy: &Policy,
+    ) -> Result<Self, Refusal> {
+        let basic = Basic::parse(response)?;
+        let signer = authorise(&basic, subject, policy)?;
+        if !subject.is_issued() {
+            return Err(Refusal::NotTheIssuer);
+        }
+        check_extensions(basic.data.response_extensions.as_ref(), Place::Response)?;
+        policy
+            .nonce
+            .check(basic.data.response_extensions.as_ref())?;
+        Ok(Self {
+            produced_at: system_time(&basic.data.produced_at),
+            basic,
+            signer,
+        })
+    }
+
+    /// What it says about certificates, one by one.
+    pub(super) fn singles(&self) -> &[SingleResponse] {
+        &self.basic.data.responses
+    }
+
+    /// A judge of what it says as of an instant.
+    pub(super) fn judge<'a>(&'a self, policy: &'a Policy, at: SystemTime) -> Judge<'a> {
+        Judge {
+            signer: &self.signer,
+            produced_at: self.produced_at,
+            policy,
+            at,
+        }
+    }
 }
 
 /// When a single response holds.
 #[derive(Clone, Copy, Debug)]
-struct Window {
+pub(super) struct Window {
     this_update: SystemTime,
     next_update: Option<SystemTime>,
     not_after: SystemTime,
 }
 
 /// What the answers of a response are judged by.
-struct Judge<'a> {
+pub(super) struct Judge<'a> {
     signer: &'a Signer,
     produced_at: SystemTime,
     policy: &'a Policy,
@@ -120,7 +155,11 @@ struct Judge<'a> {
 impl Judge<'_> {
     /// Finds what the response says about the certificate. It may say so more than once, and a client
     /// may look at any of the places: so all must be good and valid, and revoked outweighs the rest.
-    fn all(&self, singles: &[SingleResponse], subject: &Subject<'_>) -> Result<Window, Refusal> {
+    pub(super) fn all(
+        &self,
+        singles: &[SingleResponse],
+        subject: &Subject<'_>,
+    ) -> Result<Window, Refusal> {
         let mut verdict: Option<Result<Window, Refusal>> = None;
         for single in singles.iter().filter(|s| subject.is(&s.cert_id)) {
             let judged = self.one(single);

@@ -183,54 +183,6 @@ async fn nothing_but_a_right_answer_is_stapled_and_each_wrong_one_is_told_apart(
 }
 
 #[tokio::test]
-async fn a_revoked_certificate_is_withdrawn_and_forgotten_by_the_cache() {
-    let mut world = World::new().await;
-    world.site(&world.spec("a.test"), "");
-    let running = world.start(WAIT).await;
-    running.handle.shutdown().await;
-    let path = world.cached().expect("cached");
-    // An old entry, so that the next start asks at once.
-    fs::remove_file(&path).expect("removed");
-    world.answers(|authority, request, _| {
-        let at = SystemTime::now() - Duration::from_secs(7200);
-        signed(authority, request, |answer| {
-            answer.status = CertStatus::Revoked(at, None);
-        })
-    });
-    let running = world.start(WAIT).await;
-    let status = running.status().await;
-    assert_eq!(status.certificates[0].staple, StapleStatus::Revoked);
-    assert_eq!(running.counters.results.value(FetchResult::Revoked), 1);
-    let error = status.certificates[0].last_error.as_deref();
-    assert!(error.is_some_and(|error| error.contains("revoked")));
-
-    // Neither a reload nor an old response that somebody plays back brings it to life again.
-    world.answers(|authority, request, _| {
-        signed(authority, request, |answer| {
-            answer.this_update = SystemTime::now() - Duration::from_secs(7300);
-        })
-    });
-    running.handle.reload().await.expect("reloaded");
-    running
-        .status_when("asked again", |_| {
-            running.counters.results.value(FetchResult::Good) == 1
-        })
-        .await;
-    let status = running.status().await;
-    assert_eq!(status.certificates[0].staple, StapleStatus::Revoked);
-    assert_eq!(world.cached(), None);
-
-    // A hold that the CA lifts afterwards does.
-    world.answers(good);
-    running.handle.reload().await.expect("reloaded");
-    running
-        .status_when("served again", |status| {
-            status.certificates[0].staple == StapleStatus::Stapled
-        })
-        .await;
-}
-
-#[tokio::test]
 async fn a_staple_is_replaced_before_it_runs_out() {
     let mut world = World::new().await;
     world.site(&world.spec("a.test"), "");

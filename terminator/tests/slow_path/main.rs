@@ -5,5 +5,6 @@ mod control;
 mod egress;
 mod load;
 mod reload;
+mod revoked;
 mod support;
 mod world;
