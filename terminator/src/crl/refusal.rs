@@ -64,7 +64,7 @@ pub enum Refusal {
     },
     /// nextUpdate comes before thisUpdate.
     #[error(
-        "nextUpdate {} is before thisUpdate {}: the CA's software is broken",
+        "nextUpdate {} is before thisUpdate {}: the CA's software is broken, so tell the CA",
         rfc3339(*.next_update), rfc3339(*.this_update)
     )]
     Reversed {
@@ -93,7 +93,9 @@ pub enum Refusal {
     },
 
     /// The signature over the list does not hold.
-    #[error("the CRL's signature is not taken: {0}")]
+    #[error(
+        "the CRL's signature is not taken: {0}; fetch the CRL again from the CA, and see that the issuer given is the one that signs its CRLs"
+    )]
     Signature(SignatureError),
     /// The list names another issuer.
     #[error(
@@ -114,10 +116,14 @@ pub enum Refusal {
         issuer: String,
     },
     /// The issuer given did not issue the certificate.
-    #[error("the issuer did not issue the certificate: put the right issuer after the leaf")]
+    #[error(
+        "the issuer did not issue the certificate (the names do not match, or its key did not sign it): put the right issuer after the leaf"
+    )]
     NotTheIssuer,
     /// Something that must be understood, and is not.
-    #[error("{place} has the critical extension {oid}, which clinch does not know")]
+    #[error(
+        "{place} has the critical extension {oid}, which clinch does not know and so must not pass over (RFC 5280 section 5.2): ask the CA for a CRL without it"
+    )]
     CriticalExtension {
         /// Dotted.
         oid: String,
@@ -144,7 +150,9 @@ pub enum Refusal {
         error: DerError,
     },
     /// More bytes than a list may have.
-    #[error("the CRL has {bytes} bytes, more than the {CRL_BYTES} that are taken")]
+    #[error(
+        "the CRL has {bytes} bytes, more than the {CRL_BYTES} that are taken: ask the CA for a partitioned CRL"
+    )]
     TooLarge {
         /// Its length.
         bytes: usize,
@@ -205,7 +213,9 @@ pub enum Refusal {
     },
 
     /// A certificate given to the verifier does not parse.
-    #[error("the certificate {whose} cannot be used: {reason}")]
+    #[error(
+        "the certificate {whose} cannot be used: {reason}; put the certificate as the CA issued it into the file"
+    )]
     Certificate {
         /// Which one.
         whose: &'static str,

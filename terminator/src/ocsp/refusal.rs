@@ -24,7 +24,7 @@ pub enum Refusal {
     },
     /// The responder says, verified, that it does not know the certificate.
     #[error(
-        "the responder signed that it does not know the certificate: just after issuance this passes by itself; otherwise ask the CA whether it really issued it"
+        "the responder signed that it does not know the certificate (certStatus is unknown instead of good): just after issuance this passes by itself; otherwise ask the CA whether it really issued it"
     )]
     Unknown,
 
@@ -65,7 +65,7 @@ pub enum Refusal {
     },
     /// nextUpdate comes before thisUpdate.
     #[error(
-        "nextUpdate {} is before thisUpdate {}: the responder is broken",
+        "nextUpdate {} is before thisUpdate {}: the responder is broken, so tell the CA, or set `ocsp.responder` to another one",
         rfc3339(*.next_update), rfc3339(*.this_update)
     )]
     Reversed {
@@ -76,7 +76,7 @@ pub enum Refusal {
     },
     /// producedAt is in the future, before thisUpdate, or after nextUpdate.
     #[error(
-        "producedAt {} does not fit thisUpdate {} at {}: the responder's clock is wrong, or that of this machine",
+        "producedAt {} does not fit thisUpdate {} at {}: check the clock of this machine; if it is right, the responder's is wrong, which is for the CA to mend",
         rfc3339(*.produced_at), rfc3339(*.this_update), rfc3339(*.at)
     )]
     ImplausibleProducedAt {
@@ -89,11 +89,11 @@ pub enum Refusal {
     },
 
     /// The signature over the response does not hold.
-    #[error("the response's signature is not taken: {0}")]
+    #[error("the response's signature is not taken: {signature}; {hint}", signature = .0, hint = remedy(.0))]
     Signature(SignatureError),
     /// Neither the issuer nor a certificate in the response is the responder that it names.
     #[error(
-        "{responder} is neither the issuer nor has a certificate in the response: somebody else answered, or the issuer in the certificate file is not the CA that is asked"
+        "{responder} (responderID) is neither the issuer nor has a certificate in the response: somebody else answered, or the issuer in the certificate file is not the CA that is asked; if it is to be trusted all the same, put its certificate into `ocsp.trust`"
     )]
     UnknownResponder {
         /// As the response names it.
@@ -101,7 +101,7 @@ pub enum Refusal {
     },
     /// The responder's certificate is not from the issuer.
     #[error(
-        "the responder {responder} has no certificate of {issuer}{}: it may not answer for it",
+        "the certificate of the responder {responder} was issued by {found}, and must be by {issuer}{}: the CA must delegate to the responder itself (RFC 6960 section 4.2.2.2); if it is to be trusted all the same, put its certificate into `ocsp.trust`",
         detail(.reason)
     )]
     ResponderNotIssued {
@@ -109,12 +109,14 @@ pub enum Refusal {
         responder: String,
         /// Subject of the issuer.
         issuer: String,
+        /// Who issued the responder's certificate, as it says itself.
+        found: String,
         /// What is wrong with the signature, where the names fit.
         reason: Option<SignatureError>,
     },
     /// The responder's certificate is not for signing OCSP responses.
     #[error(
-        "the certificate of the responder {responder} is not for signing OCSP responses (extended key usage OCSPSigning is missing)"
+        "the certificate of the responder {responder} is not for signing OCSP responses (extended key usage OCSPSigning is missing, or its key usage has no digitalSignature): the CA must issue it another one; if it is to be trusted all the same, put it into `ocsp.trust`"
     )]
     ResponderNotAllowed {
         /// Subject of the responder's certificate.
@@ -136,10 +138,14 @@ pub enum Refusal {
         at: SystemTime,
     },
     /// The issuer given did not issue the certificate.
-    #[error("the issuer did not issue the certificate: put the right issuer after the leaf")]
+    #[error(
+        "the issuer did not issue the certificate (the names do not match, or its key did not sign it): put the right issuer after the leaf, or into the file of `ocsp.trust`"
+    )]
     NotTheIssuer,
     /// Something that must be understood, and is not.
-    #[error("{place} has the critical extension {oid}, which clinch does not know")]
+    #[error(
+        "{place} has the critical extension {oid}, which clinch does not know and so must not pass over (RFC 6960 section 4.4): ask the CA for responses without it, or set `ocsp.responder` to a responder that leaves it out"
+    )]
     CriticalExtension {
         /// Dotted.
         oid: String,
@@ -161,13 +167,17 @@ pub enum Refusal {
         reason: String,
     },
     /// More bytes than a response may have.
-    #[error("the response has {bytes} bytes, more than the {OCSP_RESPONSE_BYTES} that are taken")]
+    #[error(
+        "the response has {bytes} bytes, more than the {OCSP_RESPONSE_BYTES} that are taken: it is no OCSP response, or it carries certificates that nobody needs; look at it with `openssl ocsp -respin FILE -text`"
+    )]
     TooLarge {
         /// Its length.
         bytes: usize,
     },
     /// A response type other than id-pkix-ocsp-basic.
-    #[error("the response is of the type {oid}, and only id-pkix-ocsp-basic is defined")]
+    #[error(
+        "the response is of the type {oid}, and only id-pkix-ocsp-basic (1.3.6.1.5.5.7.48.1.1) is defined: the responder is for other clients; set `ocsp.responder` to another one"
+    )]
     NotBasic {
         /// Dotted.
         oid: String,
@@ -202,7 +212,9 @@ pub enum Refusal {
     },
 
     /// A certificate given to the verifier does not parse.
-    #[error("the certificate {whose} cannot be used: {reason}")]
+    #[error(
+        "the certificate {whose} cannot be used: {reason}; put the certificate as the CA issued it into the file"
+    )]
     Certificate {
         /// Which one.
         whose: &'static str,
@@ -242,7 +254,9 @@ pub enum Unsuccessful {
     )]
     Unauthorized,
     /// `malformedRequest`.
-    #[error("the responder did not understand the request (malformedRequest)")]
+    #[error(
+        "the responder did not understand the request (malformedRequest): try `ocsp.hash = \"sha1\"`, `ocsp.method = \"post\"` and `ocsp.nonce = \"off\"`, and look whether `ocsp.responder` is the URL of an OCSP responder"
+    )]
     MalformedRequest,
     /// `internalError`.
     #[error("the responder is broken (internalError) and is asked again later")]
@@ -252,6 +266,22 @@ pub enum Unsuccessful {
         "the responder wants signed requests (sigRequired), which clinch does not send: it is not a public one; set another responder"
     )]
     SigRequired,
+}
+
+/// What to do about a signature that is not taken.
+fn remedy(error: &SignatureError) -> &'static str {
+    match error {
+        SignatureError::Sha1 => {
+            "ask the CA for SHA-256, or set `ocsp.allow_sha1` while it cannot do better"
+        }
+        SignatureError::ShortKey => "the CA must give its responder a longer key",
+        SignatureError::Unsupported(_) | SignatureError::WrongKey(_) => {
+            "the CA must sign with RSA, ECDSA or Ed25519 and at least SHA-256"
+        }
+        SignatureError::Malformed | SignatureError::Invalid => {
+            "somebody else answered or changed the response on the way, or the issuer in the certificate file has the CA's name and an older key of it"
+        }
+    }
 }
 
 /// A place where extensions are.
@@ -333,5 +363,185 @@ fn list(serials: &[String]) -> String {
     match serials {
         [] => "no certificate at all".to_owned(),
         all => all.join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each, with what its sentence must say: the field, both values, and what to do.
+    fn all() -> Vec<(Refusal, Vec<&'static str>)> {
+        let at = |day: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(day * 86_400);
+        let (this_update, next_update, produced_at) = (at(1), at(2), at(3));
+        let text = |text: &str| text.to_owned();
+        vec![
+            (
+                Refusal::Revoked {
+                    revoked_at: at(1),
+                    reason: RevocationReason::from_code(1),
+                },
+                vec!["1970-01-02", "keyCompromise", "replace"],
+            ),
+            (
+                Refusal::Unknown,
+                vec!["certStatus", "unknown", "good", "ask the CA"],
+            ),
+            (
+                Refusal::NotYetValid {
+                    this_update: at(3),
+                    at: at(1),
+                },
+                vec!["thisUpdate", "1970-01-04", "1970-01-02", "check the clock"],
+            ),
+            (
+                Refusal::Expired {
+                    next_update,
+                    at: at(3),
+                },
+                vec!["nextUpdate", "1970-01-03", "1970-01-04", "responder"],
+            ),
+            (
+                Refusal::TooOld {
+                    this_update,
+                    max_age: Duration::from_secs(60),
+                    at: at(3),
+                },
+                vec![
+                    "thisUpdate",
+                    "1970-01-02",
+                    "1m",
+                    "1970-01-04",
+                    "raise max_age",
+                ],
+            ),
+            (
+                Refusal::Reversed {
+                    this_update: next_update,
+                    next_update: this_update,
+                },
+                vec![
+                    "nextUpdate 1970-01-02",
+                    "thisUpdate 1970-01-03",
+                    "tell the CA",
+                ],
+            ),
+            (
+                Refusal::ImplausibleProducedAt {
+                    produced_at,
+                    this_update,
+                    at: at(2),
+                },
+                vec![
+                    "producedAt 1970-01-04",
+                    "thisUpdate 1970-01-02",
+                    "1970-01-03",
+                    "clock",
+                ],
+            ),
+            (
+                Refusal::Signature(SignatureError::Sha1),
+                vec!["signature", "SHA-1", "`ocsp.allow_sha1`"],
+            ),
+            (
+                Refusal::UnknownResponder {
+                    responder: text("the responder CN=x"),
+                },
+                vec!["CN=x", "responderID", "`ocsp.trust`"],
+            ),
+            (
+                Refusal::ResponderNotIssued {
+                    responder: text("CN=x"),
+                    issuer: text("CN=ca"),
+                    found: text("CN=other"),
+                    reason: Some(SignatureError::Invalid),
+                },
+                vec!["CN=x", "CN=ca", "CN=other", "key", "`ocsp.trust`"],
+            ),
+            (
+                Refusal::ResponderNotAllowed {
+                    responder: text("CN=x"),
+                },
+                vec!["CN=x", "OCSPSigning", "must issue"],
+            ),
+            (
+                Refusal::ResponderOutOfDate {
+                    responder: text("CN=x"),
+                    not_before: at(1),
+                    not_after: at(2),
+                    at: at(3),
+                },
+                vec!["CN=x", "1970-01-02", "1970-01-03", "1970-01-04", "renew"],
+            ),
+            (
+                Refusal::NotTheIssuer,
+                vec!["issuer", "names", "put the right issuer"],
+            ),
+            (
+                Refusal::CriticalExtension {
+                    oid: text("1.2.3"),
+                    place: Place::Single,
+                },
+                vec!["the answer for this certificate", "1.2.3", "ask the CA"],
+            ),
+            (
+                Refusal::Malformed {
+                    layer: "ResponseData",
+                    reason: text("cut off"),
+                },
+                vec!["ResponseData", "cut off", "portal"],
+            ),
+            (
+                Refusal::TooLarge { bytes: 70_000 },
+                vec!["70000", "65536", "look at it"],
+            ),
+            (
+                Refusal::NotBasic { oid: text("1.2.3") },
+                vec!["1.2.3", "1.3.6.1.5.5.7.48.1.1", "`ocsp.responder`"],
+            ),
+            (
+                Refusal::NoAnswer {
+                    serial: text("07"),
+                    answered: vec![text("08")],
+                },
+                vec!["07", "08", "responder"],
+            ),
+            (Refusal::NoNonce, vec!["nonce", "`ocsp.nonce`"]),
+            (
+                Refusal::WrongNonce {
+                    sent: text("07"),
+                    received: text("08"),
+                },
+                vec!["nonce", "07", "08", "cache"],
+            ),
+            (
+                Refusal::Certificate {
+                    whose: "in question",
+                    reason: text("cut off"),
+                },
+                vec!["in question", "cut off", "put the certificate"],
+            ),
+        ]
+    }
+
+    #[test]
+    fn every_refusal_names_the_field_both_values_and_what_to_do() {
+        for (refusal, words) in all() {
+            let sentence = refusal.to_string();
+            for word in words {
+                assert!(sentence.contains(word), "no {word:?} in: {sentence}");
+            }
+        }
+        use Unsuccessful as U;
+        for status in [
+            U::TryLater,
+            U::Unauthorized,
+            U::MalformedRequest,
+            U::InternalError,
+            U::SigRequired,
+        ] {
+            let sentence = Refusal::Unsuccessful(status).to_string();
+            assert!(sentence.contains("(") && sentence.len() > 50, "{sentence}");
+        }
     }
 }

@@ -186,12 +186,14 @@ impl Delegation<'_> {
             return Err(Refusal::ResponderNotIssued {
                 responder: subject(),
                 issuer: printable(&self.issuer.subject().to_string()),
+                found: printable(&self.certificate.issuer().to_string()),
                 reason: None,
             });
         }
         signed.map_err(|error| Refusal::ResponderNotIssued {
             responder: subject(),
             issuer: printable(&self.issuer.subject().to_string()),
+            found: printable(&self.certificate.issuer().to_string()),
             reason: Some(error),
         })?;
         if !self.may_sign_ocsp() {
