@@ -58,6 +58,20 @@ fn takes_a_pss_signature() {
 }
 
 #[test]
+fn certificates_that_nobody_needs_beside_the_response_change_nothing() {
+    let pki = Pki::new("ec -pkeyopt ec_paramgen_curve:P-256");
+    let others = ["stranger", "ca", "unlisted"].map(|name| pki.read(&format!("{name}.pem")));
+    pki.write("others.pem", &others.concat());
+    pki.respond("leaf", "responder", "sha256 -rother others.pem");
+    let (exit, text) = pki.verify("leaf", &[]);
+    assert_eq!(exit, 0, "{text}");
+    // Nor does the right one beside the response of a wrong signer.
+    pki.write("others.pem", &pki.read("responder.pem"));
+    pki.respond("leaf", "stranger", "sha256 -rother others.pem");
+    assert_eq!(pki.verify("leaf", &[]).0, 6);
+}
+
+#[test]
 fn refuses_a_signer_without_the_right_to_sign() {
     let pki = Pki::new("ec -pkeyopt ec_paramgen_curve:P-256");
     pki.respond("leaf", "leaf", "sha256");

@@ -21,6 +21,7 @@ fn takes_good_responses_of_every_signer_key_name_and_digest() {
     for key in [
         KeyAlgorithm::P256,
         KeyAlgorithm::P384,
+        KeyAlgorithm::P521,
         KeyAlgorithm::Rsa2048,
         KeyAlgorithm::Ed25519,
     ] {

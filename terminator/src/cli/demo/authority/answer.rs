@@ -28,6 +28,8 @@ pub struct AskedFor {
     pub hash: HashAlgorithm,
     /// The CertID names this authority's intermediate as the issuer.
     pub our_issuer: bool,
+    /// Value of the nonce extension (RFC 9654), DER.
+    pub nonce: Option<Vec<u8>>,
 }
 
 /// Digest of a CertID.
@@ -66,6 +68,8 @@ pub struct OcspAnswer {
     pub before: Vec<Single>,
     /// Puts an unknown critical extension into the response.
     pub critical_extension: Option<Place>,
+    /// Value of a nonce extension in the response, DER.
+    pub nonce: Option<Vec<u8>>,
 }
 
 /// A part of a CertID that names the issuer (RFC 6960 section 4.1.1).
@@ -160,7 +164,22 @@ impl OcspAnswer {
             wrong_hash: None,
             before: Vec::new(),
             critical_extension: None,
+            nonce: None,
         }
+    }
+}
+
+impl OcspAnswer {
+    fn response_extensions(&self) -> Option<Extensions> {
+        if self.critical_extension == Some(Place::Response) {
+            return Some(unknown_critical_extension());
+        }
+        let nonce = self.nonce.as_ref()?;
+        Some(Extensions::from(vec![Extension {
+            extn_id: oid(NONCE),
+            critical: false,
+            extn_value: OctetString::from(nonce.clone()),
+        }]))
     }
 }
 
@@ -194,7 +213,13 @@ impl Authority {
             .find(|hash| hash.oid() == id.hash_algorithm.algorithm)
             .ok_or_else(|| bad(&"its hash algorithm is neither SHA-1 nor SHA-256"))?;
         let ours = cert_id(self.intermediate(), hash, id.serial_number.clone())?;
+        let extensions = request.tbs_request.request_extensions.iter();
+        let nonce = extensions
+            .flat_map(|all| all.iter())
+            .find(|extension| extension.extn_id == oid(NONCE))
+            .map(|extension| extension.extn_value.to_vec());
         Ok(AskedFor {
+            nonce,
             serial: integer_content(&id.serial_number)?,
             hash,
             our_issuer: ours == *id,
@@ -232,8 +257,7 @@ impl Authority {
             responder_id: responder_id(certificate, answer.responder_id)?,
             produced_at: generalized_time(answer.produced_at)?,
             responses,
-            response_extensions: (answer.critical_extension == Some(Place::Response))
-                .then(unknown_critical_extension),
+            response_extensions: answer.response_extensions(),
         };
         let delegated = matches!(answer.signer, Signer::Responder | Signer::Delegated(_));
         let certs = (delegated && answer.with_certificate)
@@ -354,6 +378,8 @@ fn signature_algorithm(key: &rcgen::KeyPair) -> AlgorithmIdentifier {
         (&[1, 2, 840, 113_549, 1, 1, 11], null)
     } else if algorithm == &rcgen::PKCS_ECDSA_P384_SHA384 {
         (&[1, 2, 840, 10_045, 4, 3, 3], None)
+    } else if algorithm == &rcgen::PKCS_ECDSA_P521_SHA512 {
+        (&[1, 2, 840, 10_045, 4, 3, 4], None)
     } else if algorithm == &rcgen::PKCS_ED25519 {
         (&[1, 3, 101, 112], None)
     } else {
@@ -442,3 +468,6 @@ fn oid(arcs: &[u32]) -> ObjectIdentifier {
 fn encode_error(why: impl std::fmt::Display) -> AuthorityError {
     AuthorityError::Encode(why.to_string())
 }
+
+/// id-pkix-ocsp-nonce.
+const NONCE: &[u32] = &[1, 3, 6, 1, 5, 5, 7, 48, 1, 2];

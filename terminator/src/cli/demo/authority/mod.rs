@@ -39,6 +39,8 @@ pub enum KeyAlgorithm {
     P256,
     /// ECDSA on P-384, signing with SHA-384.
     P384,
+    /// ECDSA on P-521, signing with SHA-512.
+    P521,
     /// RSA with 2048 bits, signing PKCS#1 with SHA-256.
     Rsa2048,
     /// Ed25519.
@@ -106,6 +108,13 @@ impl Default for ResponderSpec {
 pub struct Responder {
     key: KeyPair,
     certificate: CertificateDer<'static>,
+}
+
+impl Responder {
+    /// Its certificate.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
 }
 
 /// Why the authority could not do what it was asked.
@@ -216,6 +225,7 @@ impl KeyAlgorithm {
         KeyPair::generate_for(match self {
             Self::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
             Self::P384 => &rcgen::PKCS_ECDSA_P384_SHA384,
+            Self::P521 => &rcgen::PKCS_ECDSA_P521_SHA512,
             Self::Rsa2048 => &rcgen::PKCS_RSA_SHA256,
             Self::Ed25519 => &rcgen::PKCS_ED25519,
         })
