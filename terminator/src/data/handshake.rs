@@ -21,7 +21,8 @@ use crate::clock;
 use crate::observability::counters::{Completed, HandshakeFailure, Stapling};
 use crate::snapshot::Choice;
 
-/// An established connection.
+/// An established connection. Handed on in a box: a future keeps room for every argument of every
+/// future that it awaits, and this would be there four times as long as a connection lives.
 pub(super) struct Established {
     /// The TLS session.
     pub(super) session: Session,
@@ -51,7 +52,7 @@ pub(super) async fn handshake(
     watch: &Watch,
     listener: usize,
     mut input: Chunk,
-) -> Result<Established, HandshakeFailure> {
+) -> Result<Box<Established>, HandshakeFailure> {
     let mut received = input.len();
     let chosen = loop {
         match choose(core, listener, &input) {
@@ -72,7 +73,7 @@ async fn establish(
     chosen: Chosen,
     mut input: Chunk,
     mut received: usize,
-) -> Result<Established, HandshakeFailure> {
+) -> Result<Box<Established>, HandshakeFailure> {
     let Chosen {
         site,
         name,
@@ -113,13 +114,13 @@ async fn establish(
         }
         if !session.is_handshaking() {
             count(core, &session, &driven, asked);
-            return Ok(Established {
+            return Ok(Box::new(Established {
                 session,
                 site,
                 input,
                 early,
                 name,
-            });
+            }));
         }
         more(core, watch, &mut input, &mut received).await?;
     }

@@ -11,7 +11,6 @@ use std::net::Shutdown;
 
 use tokio::sync::Mutex;
 
-use super::backend::Connected;
 use super::buffers::Chunk;
 use super::core::Core;
 use super::handshake::Established;
@@ -26,7 +25,7 @@ struct Relay<'a> {
     core: &'a Core,
     watch: &'a Watch,
     backend: &'a Socket,
-    session: RefCell<Session>,
+    session: RefCell<&'a mut Session>,
     /// What the protocol itself has to say to the client (alerts, tickets); goes before anything sealed
     /// after it.
     control: RefCell<Chunk>,
@@ -39,32 +38,24 @@ struct Relay<'a> {
     half_closed: Cell<bool>,
 }
 
-/// Relays until both directions have finished. `header` goes to the backend before all else.
+/// Relays until both directions have finished.
 pub(super) async fn relay(
     core: &Core,
     watch: &Watch,
-    established: Established,
-    backend: &Connected,
-    header: Option<Vec<u8>>,
+    established: &mut Established,
+    backend: &Socket,
 ) -> RelayEnd {
     let Established {
         session,
         input,
-        mut early,
+        early,
         ..
     } = established;
-    if let Some(header) = header {
-        let behind = std::mem::take(&mut early);
-        early.append(&header, &core.buffers);
-        early.append(behind.bytes(), &core.buffers);
-        let mut behind = behind;
-        behind.release(&core.buffers);
-    }
     watch.await_bytes(core.bounds.idle);
     let relay = Relay {
         core,
         watch,
-        backend: &backend.socket,
+        backend,
         session: RefCell::new(session),
         control: RefCell::default(),
         turn: Mutex::new(()),
@@ -83,16 +74,16 @@ pub(super) async fn relay(
 
 impl Relay<'_> {
     /// Client to backend.
-    async fn up(&self, mut input: Chunk, mut plain: Chunk) {
+    async fn up(&self, input: &mut Chunk, plain: &mut Chunk) {
         let buffers = &self.core.buffers;
         let mut pace = Pace::Single;
-        while self.forward(&mut plain).await {
+        while self.forward(plain).await {
             if self.session.borrow().is_closed() {
                 self.backend.shutdown(Shutdown::Write);
                 break;
             }
             input.release_if_empty(buffers);
-            match receive(self.core, self.watch.client(), &mut input, &mut pace).await {
+            match receive(self.core, self.watch.client(), input, &mut pace).await {
                 Ok(0) => {
                     self.client_left_early();
                     break;
@@ -103,7 +94,7 @@ impl Relay<'_> {
                     break;
                 }
             }
-            if !self.open(&mut input, &mut plain).await {
+            if !self.open(input, plain).await {
                 break;
             }
         }
