@@ -79,37 +79,36 @@ enum Owner {
     Unknown,
 }
 
-/// Hands a connection over if it belongs to another worker. What it returns is to be served here.
+/// Hands a connection over if it belongs to another worker; else says that it is to be served here.
 pub(super) async fn keep(
     core: &Core,
     watch: &Watch,
     listener: usize,
-    ends: Ends,
+    ends: &Ends,
     accepted: Instant,
-    mut input: Chunk,
-) -> Option<(Ends, Chunk)> {
+    input: &mut Chunk,
+) -> bool {
     if core.peers.len() < 2 || !core.snapshot.borrow().table.steering.hands_over() {
-        return Some((ends, input));
+        return true;
     }
     loop {
-        match owner(core, listener, &input) {
-            Owner::Here => return Some((ends, input)),
+        match owner(core, listener, input) {
+            Owner::Here => return true,
             Owner::At(worker) => {
-                let handed = pass(core, watch, worker, listener, &ends, accepted, &input);
-                if handed.is_err() {
+                if pass(core, watch, worker, listener, ends, accepted, input).is_err() {
                     core.counters.kept_misplaced.one();
-                    return Some((ends, input));
+                    return true;
                 }
                 core.counters.handed_over.one();
                 input.release(&core.buffers);
-                return None;
+                return false;
             }
             Owner::Unknown => {}
         }
         // What ends the stream is met again, and counted, by whoever serves.
-        match receive(core, watch.client(), &mut input, &mut Pace::Single).await {
+        match receive(core, watch.client(), input, &mut Pace::Single).await {
             Ok(1..) => {}
-            Ok(0) | Err(_) => return Some((ends, input)),
+            Ok(0) | Err(_) => return true,
         }
     }
 }
@@ -175,13 +174,10 @@ pub(super) async fn take_over(core: Rc<Core>, desk: Desk) {
             let place = Place::take(&core, Socket::from(handed.client));
             let mut input = Chunk::default();
             input.append(&handed.bytes, &core.buffers);
-            uring::spawn(serve_introduced(
-                place,
-                handed.accepted,
-                handed.listener,
-                handed.ends,
-                input,
-            ));
+            let (accepted, listener, ends) = (handed.accepted, handed.listener, handed.ends);
+            uring::spawn(async move {
+                serve_introduced(&place, accepted, listener, &ends, &mut input).await;
+            });
         }
         if wake.read_event().await.is_err() {
             return;

@@ -9,7 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::Shutdown;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::buffers::Chunk;
 use super::core::Core;
@@ -132,6 +132,14 @@ impl Relay<'_> {
         self.finish();
     }
 
+    /// Waits for its turn to send to the client. Only who has to wait pays for the room to wait in.
+    async fn turn(&self) -> MutexGuard<'_, ()> {
+        match self.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(_) => Box::pin(self.turn.lock()).await,
+        }
+    }
+
     /// Sends plaintext to the backend; `false` when this direction is over.
     async fn forward(&self, plain: &mut Chunk) -> bool {
         if plain.is_empty() {
@@ -145,7 +153,7 @@ impl Relay<'_> {
         }
         // The backend takes no more, but what it has answered may still be on its way to the client,
         // and would be lost if the client's own bytes were left unread (a reset follows a close then).
-        self.discard().await;
+        Box::pin(self.discard()).await;
         false
     }
 
@@ -158,7 +166,7 @@ impl Relay<'_> {
                 .pump(input, plain, &mut control, &self.core.buffers)
         };
         if !self.control.borrow().is_empty() {
-            let _turn = self.turn.lock().await;
+            let _turn = self.turn().await;
             let mut out = self.control.take();
             // A client that does not take it will be noticed by whoever has data for it.
             let _ = send(self.core, self.watch.client(), &mut out).await;
@@ -173,7 +181,7 @@ impl Relay<'_> {
 
     /// Seals what the backend sent and sends it to the client; `false` when this direction is over.
     async fn deliver(&self, plain: &mut Chunk) -> bool {
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await;
         let len = plain.len() as u64;
         let mut out = self.control.take();
         let sealed = self
@@ -200,7 +208,7 @@ impl Relay<'_> {
 
     /// Tells the client that nothing more will come (RFC 8446 section 6.1).
     async fn farewell(&self) {
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await;
         let mut out = self.control.take();
         if self
             .session

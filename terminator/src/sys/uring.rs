@@ -112,29 +112,35 @@ impl Socket {
     }
 
     /// Sends `buffer[range]` whole: the kernel waits for room until the last byte is taken.
-    pub async fn send_all(
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn holds what it is given twice"
+    )]
+    pub fn send_all(
         &self,
         mut buffer: Vec<u8>,
         mut range: Range<usize>,
-    ) -> (io::Result<()>, Vec<u8>) {
-        while !range.is_empty() {
-            let rest = &buffer[range.clone()];
-            let entry = opcode::Send::new(
-                self.target(),
-                rest.as_ptr(),
-                u32::try_from(rest.len()).unwrap_or(u32::MAX),
-            )
-            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
-            .build();
-            let (result, (_, returned)) = submit((self.clone(), buffer), entry).await;
-            buffer = returned;
-            match result {
-                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
-                Ok(n) => range.start += n as usize,
-                Err(error) => return (Err(error), buffer),
+    ) -> impl Future<Output = (io::Result<()>, Vec<u8>)> {
+        async move {
+            while !range.is_empty() {
+                let rest = &buffer[range.clone()];
+                let entry = opcode::Send::new(
+                    self.target(),
+                    rest.as_ptr(),
+                    u32::try_from(rest.len()).unwrap_or(u32::MAX),
+                )
+                .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+                .build();
+                let (result, (_, returned)) = submit((self.clone(), buffer), entry).await;
+                buffer = returned;
+                match result {
+                    Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
+                    Ok(n) => range.start += n as usize,
+                    Err(error) => return (Err(error), buffer),
+                }
             }
+            (Ok(()), buffer)
         }
-        (Ok(()), buffer)
     }
 
     /// Waits until there is something to read, an end of stream or an error, holding no buffer.
