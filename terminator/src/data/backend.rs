@@ -74,13 +74,19 @@ impl Drop for Connected {
 }
 
 /// Connects to one of the site's backends: the least busy first, then the next, each once, until one
-/// takes the connection. Nothing has been sent when it returns.
-pub(super) async fn connect(core: &Core, watch: &Watch, site: &ReadySite) -> Option<Connected> {
+/// takes the connection. Nothing has been sent when it returns; where bytes are `waiting` to go, they
+/// must go at once then.
+pub(super) async fn connect(
+    core: &Core,
+    watch: &Watch,
+    site: &ReadySite,
+    waiting: bool,
+) -> Option<Connected> {
     let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
     while let Some(index) = choose(&site.backends, &tried, core.watches.now(), core.turn()) {
         tried.push(index);
         let backend = &site.backends[index];
-        match attempt(core, watch, backend).await {
+        match attempt(core, watch, backend, waiting).await {
             Ok(socket) => {
                 backend.failures.set(0);
                 core.counters.backend_connects.one();
@@ -117,13 +123,18 @@ fn choose(backends: &[Rc<Backend>], tried: &[usize], now: Ticks, turn: usize) ->
         })
 }
 
-async fn attempt(core: &Core, watch: &Watch, backend: &Rc<Backend>) -> io::Result<Socket> {
+async fn attempt(
+    core: &Core,
+    watch: &Watch,
+    backend: &Rc<Backend>,
+    waiting: bool,
+) -> io::Result<Socket> {
     backend.connections.set(backend.connections.get() + 1);
     let address = match &backend.address {
         BackendAddress::Tcp(address) => SockAddr::from(*address),
         BackendAddress::Unix(path) => SockAddr::unix(path)?,
     };
-    let socket = Socket::from(sockets::stream_to(&address)?);
+    let socket = Socket::from(sockets::stream_to(&address, waiting)?);
     watch.await_connect(socket.clone(), core.bounds.connect);
     socket.connect(address).await?;
     Ok(socket)

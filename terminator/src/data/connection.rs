@@ -142,7 +142,8 @@ fn introduce_to_backend(core: &Core, watch: &Watch, established: &mut Establishe
 
 /// Connects to a backend and relays.
 async fn pass_on(core: &Core, watch: &Watch, mut established: Box<Established>) -> RelayEnd {
-    let Some(backend) = backend::connect(core, watch, &established.site).await else {
+    let waiting = !established.early.is_empty();
+    let Some(backend) = backend::connect(core, watch, &established.site, waiting).await else {
         established.input.release(&core.buffers);
         established.early.release(&core.buffers);
         return Box::pin(turn_away(core, watch, established.session)).await;

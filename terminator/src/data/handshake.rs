@@ -4,7 +4,6 @@
 //! rustls sees a byte; what is not TLS never gets that far. A handshake borrows the snapshot between
 //! two awaits and takes no lock.
 
-use std::net::Shutdown;
 use std::rc::Rc;
 
 use clinch_hello::{Reading, Stranger};
@@ -13,7 +12,7 @@ use rustls::{AlertDescription, Error, PeerIncompatible};
 use super::buffers::Chunk;
 use super::core::Core;
 use super::driven::Driven;
-use super::io::{Pace, receive, send};
+use super::io::{Pace, receive, send, send_last};
 use super::ready::ReadySite;
 use super::session::{Broken, Session};
 use super::watch::{Ended, Watch};
@@ -262,17 +261,16 @@ async fn refuse(core: &Core, watch: &Watch, refusal: Refusal) -> HandshakeFailur
         Say::Http => out.append(HTTP_REFUSAL, &core.buffers),
         Say::Nothing => {}
     }
-    if !out.is_empty() && send(core, watch.client(), &mut out).await.is_ok() {
+    if !out.is_empty() && send_last(core, watch.client(), &mut out).await.is_ok() {
         see_off(core, watch).await;
     }
     out.release(&core.buffers);
     refusal.why
 }
 
-/// Waits for the client to leave, within the time of a handshake: closing a socket with bytes unread
+/// Waits for the client to leave, whose stream was ended, within the time of a handshake: closing a socket with bytes unread
 /// would reset the connection, and the refusal might never be read.
 async fn see_off(core: &Core, watch: &Watch) {
-    watch.client().shutdown(Shutdown::Write);
     let (mut dropped, mut total) = (Chunk::default(), 0);
     while let Ok(n @ 1..) = receive(core, watch.client(), &mut dropped, &mut Pace::Single).await {
         dropped.consume(n);

@@ -1,10 +1,11 @@
 //! Receiving into chunks and sending from them.
 
 use std::io;
+use std::net::Shutdown;
 
 use super::buffers::Chunk;
 use super::core::Core;
-use crate::sys::uring::Socket;
+use crate::sys::uring::{Behind, Socket};
 
 /// How much to receive at once: much, where the last receive took all that it had room for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,10 +57,34 @@ pub(super) async fn receive(
 }
 
 /// Sends all that `chunk` holds and gives its buffer back.
-pub(super) async fn send(core: &Core, socket: &Socket, chunk: &mut Chunk) -> io::Result<()> {
-    let (buffer, held) = chunk.lend();
-    let (result, buffer) = socket.send_all(buffer, held).await;
-    chunk.returned(buffer);
-    chunk.release(&core.buffers);
+pub(super) fn send(
+    core: &Core,
+    socket: &Socket,
+    chunk: &mut Chunk,
+) -> impl Future<Output = io::Result<()>> {
+    send_before(core, socket, chunk, Behind::Anything)
+}
+
+/// Sends all that `chunk` holds, gives its buffer back, and ends the stream behind it; in one segment,
+/// where it fits. The stream is ended also where the bytes could not be sent.
+pub(super) async fn send_last(core: &Core, socket: &Socket, chunk: &mut Chunk) -> io::Result<()> {
+    let result = send_before(core, socket, chunk, Behind::Fin).await;
+    socket.shutdown(Shutdown::Write);
     result
+}
+
+/// Not an `async fn`: that would hold what it is given twice.
+fn send_before(
+    core: &Core,
+    socket: &Socket,
+    chunk: &mut Chunk,
+    behind: Behind,
+) -> impl Future<Output = io::Result<()>> {
+    async move {
+        let (buffer, held) = chunk.lend();
+        let (result, buffer) = socket.send_all(buffer, held, behind).await;
+        chunk.returned(buffer);
+        chunk.release(&core.buffers);
+        result
+    }
 }

@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::buffers::Chunk;
 use super::core::Core;
 use super::handshake::Established;
-use super::io::{Pace, receive, send};
+use super::io::{Pace, receive, send, send_last};
 use super::session::Session;
 use super::watch::{Ended, Watch};
 use crate::observability::counters::RelayEnd;
@@ -217,10 +217,11 @@ impl Relay<'_> {
             .is_ok()
         {
             // A client that is gone already needs no farewell.
-            let _ = send(self.core, self.watch.client(), &mut out).await;
+            let _ = send_last(self.core, self.watch.client(), &mut out).await;
+        } else {
+            out.release(&self.core.buffers);
+            self.watch.client().shutdown(Shutdown::Write);
         }
-        out.release(&self.core.buffers);
-        self.watch.client().shutdown(Shutdown::Write);
     }
 
     /// The client's stream ended without a close_notify. Most clients that do so mean a plain end.
@@ -269,10 +270,11 @@ pub(super) async fn turn_away(core: &Core, watch: &Watch, mut session: Session) 
     watch.await_bytes(core.bounds.linger);
     if session.close(&mut out, &core.buffers).is_ok() {
         // The client may be gone; there is nothing else to tell it.
-        let _ = send(core, watch.client(), &mut out).await;
+        let _ = send_last(core, watch.client(), &mut out).await;
+    } else {
+        out.release(&core.buffers);
+        watch.client().shutdown(Shutdown::Write);
     }
-    out.release(&core.buffers);
-    watch.client().shutdown(Shutdown::Write);
     match watch.ended() {
         Some(Ended::Drained) => RelayEnd::Drained,
         _ => RelayEnd::NoBackend,

@@ -34,10 +34,17 @@ pub fn listen(socket: Socket, backlog: u32) -> io::Result<TcpListener> {
 }
 
 /// A stream socket to connect to a backend with.
-pub fn stream_to(address: &SockAddr) -> io::Result<OwnedFd> {
+///
+/// Where bytes are `waiting` to go, the last segment of TCP's handshake is left to go with them: the
+/// kernel acknowledges a SYN-ACK late to who does not want to be quick (tcp(7), TCP_QUICKACK). Where
+/// none are, it goes at once, as the backend may be the one that speaks first.
+pub fn stream_to(address: &SockAddr, waiting: bool) -> io::Result<OwnedFd> {
     let socket = Socket::new(address.domain(), Type::STREAM.cloexec(), None)?;
     if !address.is_unix() {
         socket.set_tcp_nodelay(true)?;
+        if waiting {
+            rustix::net::sockopt::set_tcp_quickack(&socket, false)?;
+        }
     }
     Ok(socket.into())
 }

@@ -112,15 +112,22 @@ impl Socket {
     }
 
     /// Sends `buffer[range]` whole: the kernel waits for room until the last byte is taken.
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "an async fn holds what it is given twice"
-    )]
+    ///
+    /// What is sent before [`Behind::Fin`] waits in the kernel for the [`Socket::shutdown`] that must
+    /// follow, and goes in one segment with it.
+    ///
+    /// Not an `async fn`: that would hold what it is given twice.
     pub fn send_all(
         &self,
         mut buffer: Vec<u8>,
         mut range: Range<usize>,
+        behind: Behind,
     ) -> impl Future<Output = (io::Result<()>, Vec<u8>)> {
+        let hold = match behind {
+            Behind::Anything => 0,
+            Behind::Fin => libc::MSG_MORE,
+        };
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | hold;
         async move {
             while !range.is_empty() {
                 let rest = &buffer[range.clone()];
@@ -129,7 +136,7 @@ impl Socket {
                     rest.as_ptr(),
                     u32::try_from(rest.len()).unwrap_or(u32::MAX),
                 )
-                .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+                .flags(flags)
                 .build();
                 let (result, (_, returned)) = submit((self.clone(), buffer), entry).await;
                 buffer = returned;
@@ -220,6 +227,15 @@ impl<D> OneshotOutputTransform for Discard<D> {
 
 /// Submits one operation. `data` must own everything that `entry` points to, at a stable address.
 ///
+/// What follows the bytes of a [`Socket::send_all`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// Whatever comes: the bytes go at once.
+    Anything,
+    /// The end of the stream, at once.
+    Fin,
+}
+
 /// Not an `async fn`: that would keep `data` and `entry` once more beside the operation, in the
 /// memory of every connection that waits.
 fn submit<D: Unpin + 'static>(data: D, entry: squeue::Entry) -> InFlightOneshot<D, Keep<D>> {
