@@ -222,16 +222,25 @@ fn place(placement: &Placement, hash: u32) -> (Event, Option<u16>) {
         if choice >= u32::from(placement.count) {
             choice = 0;
         }
-        let Some(&worker) = placement.workers.get(choice as usize) else {
-            break;
-        };
+        let worker = worker_at(placement, choice);
         if OVERLOADED.get(u32::from(worker)).is_some_and(|&over| over == 0) {
             let event = if step == 0 { Event::Steered } else { Event::Moved };
             return (event, Some(worker));
         }
     }
-    let worker = placement.workers.get(home as usize).copied();
-    (Event::Steered, worker)
+    (Event::Steered, Some(worker_at(placement, home)))
+}
+
+/// One of a placement's workers. The index is masked instead of compared: the verifier of 6.1 loses
+/// sight of what was compared when the compiler has moved it to another register. As user space has
+/// `count` and `share` in bounds, no index leads to those two, which stand behind the workers.
+#[inline(always)]
+fn worker_at(placement: &Placement, choice: u32) -> u16 {
+    const { assert!(size_of::<Placement>() == 16) }
+    let first = (&raw const *placement).cast::<u16>();
+    // SAFETY: a placement is eight u16 without padding, and the index is at most 7. Volatile, so that
+    // the mask stays where it is.
+    unsafe { core::ptr::read_volatile(first.add((choice & 7) as usize)) }
 }
 
 /// A number below `bound` from a hash, without a division.

@@ -59,6 +59,8 @@ pub enum SteeringError {
 
 impl SteeringError {
     fn load(error: &dyn std::error::Error) -> Self {
+        // Whoever looks into a verifier's refusal needs all of its log.
+        tracing::debug!(%error, "the kernel did not take a steering program");
         Self::Load(with_causes(error))
     }
 
@@ -68,14 +70,23 @@ impl SteeringError {
     }
 }
 
-/// The causes of an error in one line; a verifier's log would be hundreds.
+/// The causes of an error in one line. Of a verifier's log, which may have thousands of lines, the
+/// last one before the statistics says why.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    let first = |error: &dyn std::error::Error| {
+    let brief = |error: &dyn std::error::Error| {
         let text = error.to_string();
-        text.lines().next().unwrap_or_default().to_owned()
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default();
+        let last = lines
+            .take_while(|line| !line.starts_with("processed "))
+            .last();
+        match last {
+            None => first.to_owned(),
+            Some(last) => format!("{first} … {last}"),
+        }
     };
-    let mut words: Vec<String> = causes.map(first).collect();
+    let mut words: Vec<String> = causes.map(brief).collect();
     words.dedup();
     words.join(": ")
 }

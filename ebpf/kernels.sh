@@ -1,0 +1,110 @@
+#!/bin/sh
+# Runs tests of steering on other kernels than this machine's, in QEMU, one after the other:
+#
+#   ebpf/kernels.sh CLINCH TEST [6.1|6.12]...
+#
+# CLINCH is the program, TEST the built test `steering`. The kernels are Debian's newest of these series,
+# fetched from the archive without being installed, and kept under target/kernels. Each boots with
+# an initial file system that has the two programs and what the tests call, runs the tests named below,
+# and ends. Emulated (TCG), so its times mean nothing. Writes what it saw to target/kernels/results.txt.
+#
+# The verifier of that kernel takes the object, or no test passes: each waits for the mode `kernel`.
+set -eu
+cd "$(dirname "$0")/.."
+clinch=$(realpath "$1")
+test=$(realpath "$2")
+shift 2
+[ $# != 0 ] || set -- 6.1 6.12
+cache=$(realpath -m "${CARGO_TARGET_DIR:-target}/kernels")
+TESTS=${CLINCH_KERNEL_TESTS:-'names::each_name names::wildcards names::clients_without names::plain_http segments::a_name_in segments::a_hello_of_two segments::a_hello_whose segments::segments_in plug:: changes::follows changes::nothing_of crowds::good_clients'}
+PROGRAMS='sh sleep ip ss cat sysctl iptables ip6tables modprobe mount setpriv prlimit'
+
+# package SERIES: the newest package of a series in the archive.
+package() {
+    case $1 in
+        6.1) meta=linux-image-amd64 ;;
+        *) meta=linux-image-$1-amd64 ;;
+    esac
+    apt-cache depends "$meta" | awk '/Depends: linux-image-/ { print $2; exit }'
+}
+
+# fetch PACKAGE: leaves $cache/PACKAGE/{boot,lib}.
+fetch() {
+    [ ! -e "$cache/$1/boot" ] || return 0
+    echo "fetching $1"
+    rm -rf "$cache/fetch"
+    mkdir -p "$cache/fetch"
+    (cd "$cache/fetch" && apt-get download -qq "$1")
+    dpkg-deb -x "$cache"/fetch/*.deb "$cache/$1"
+    rm -rf "$cache/fetch"
+}
+
+# put FILE ROOT: a file at its own path, and the libraries that it is linked with.
+put() {
+    [ -e "$2$1" ] || { mkdir -p "$2$(dirname "$1")" && cp -L "$1" "$2$1"; }
+    for library in $(ldd "$1" 2>/dev/null | grep -o '/[^ ]*'); do
+        [ -e "$2$library" ] || { mkdir -p "$2$(dirname "$library")" && cp -L "$library" "$2$library"; }
+    done
+}
+
+# initrd RELEASE KERNEL-FOLDER OUT
+initrd() {
+    root=$cache/root
+    rm -rf "$root"
+    # As Debian has it, so that a program is found by either of its paths.
+    for folder in bin sbin lib lib64; do
+        mkdir -p "$root/usr/$folder"
+        ln -s "usr/$folder" "$root/$folder"
+    done
+    mkdir -p "$root/proc" "$root/sys" "$root/dev" "$root/tmp" "$root/run/netns" "$root/etc" "$root/root"
+    for program in $PROGRAMS; do put "$(command -v "$program")" "$root"; done
+    put "$clinch" "$root"
+    put "$test" "$root"
+    strip "$root$clinch" "$root$test"
+    for extension in /usr/lib/x86_64-linux-gnu/xtables/libxt_*.so; do put "$extension" "$root"; done
+    modules=lib/modules/$1
+    mkdir -p "$root/$modules/kernel/drivers/net"
+    for part in net lib crypto arch; do cp -r "$2/$modules/kernel/$part" "$root/$modules/kernel/"; done
+    cp "$2/$modules"/kernel/drivers/net/veth.ko* "$root/$modules/kernel/drivers/net/"
+    cp "$2/$modules"/modules.builtin* "$2/$modules/modules.order" "$root/$modules/"
+    depmod -b "$root" "$1" 2>/dev/null
+    printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n' > "$root/etc/passwd"
+    printf 'root:x:0:\nnogroup:x:65534:\n' > "$root/etc/group"
+    echo '127.0.0.1 localhost' > "$root/etc/hosts"
+    cat > "$root/init" <<I
+#!/bin/sh
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp; mount -t tmpfs run /run
+modprobe veth
+ip link set lo up
+cat /proc/version
+CLINCH_BIN=$clinch $test --test-threads 1 $TESTS 2>&1
+echo "tests ended with \$?"
+echo o > /proc/sysrq-trigger
+sleep 60
+I
+    chmod 755 "$root/init"
+    (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) > "$3"
+}
+
+mkdir -p "$cache"
+: > "$cache/results.txt"
+failed=0
+for series in "$@"; do
+    package=$(package "$series")
+    [ -n "$package" ] || { echo "the archive has no kernel $series; run apt-get update" >&2; exit 1; }
+    fetch "$package"
+    release=${package#linux-image-}
+    release=${release%-unsigned}
+    initrd "$release" "$cache/$package" "$cache/initrd"
+    echo "== $release"
+    timeout 1500 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 1536 -nodefaults -no-reboot -display none \
+        -kernel "$cache/$package/boot/vmlinuz-$release" -initrd "$cache/initrd" \
+        -append 'console=ttyS0 quiet panic=-1' -serial "file:$cache/$series.log" < /dev/null || true
+    {
+        echo "== $release"
+        grep -aE '^(Linux version|test .* \.\.\.|test result:|tests ended)' "$cache/$series.log" | tr -d '\r'
+    } | tee -a "$cache/results.txt"
+    grep -aq '^tests ended with 0' "$cache/$series.log" || { failed=1; echo "kernel $release: see $cache/$series.log" >&2; }
+done
+exit $failed
