@@ -1,7 +1,7 @@
 # Clinch. `make demo` and `make test` need Debian 12, rustup and root; they install the rest themselves.
 
 .POSIX:
-.PHONY: ebpf ebpf-check
+.PHONY: ebpf ebpf-check ebpf-kernels steering
 .PHONY: help demo test build matrix reliability corpora fuzz
 
 # Arguments for `clinch demo`, e.g. make demo CLINCH_DEMO_ARGS=--once
@@ -22,7 +22,10 @@ help:
 	@echo '             (CLINCH_DEMO_ARGS=--once performs the handshakes itself and ends)'
 	@echo 'make test    every check: format, lints, unit tests, end-to-end tests with real peers'
 	@echo 'make build   the release binary, target/release/clinch'
-	@echo 'make ebpf    rebuild the steering programs (ebpf-check: compare them with those kept)'
+	@echo 'make ebpf    rebuild the steering programs (ebpf-check: compare them with those kept;'
+	@echo '             ebpf-kernels: run tests of steering on kernels 6.1 and 6.12 in QEMU)'
+	@echo 'make steering'
+	@echo '             the long form of the steering tests, about 10 minutes'
 	@echo 'make matrix  what clients see of clinch, nginx, HAProxy, Apache and Hitch when a responder'
 	@echo '             misbehaves; writes docs/MISBEHAVIOUR.md in about 20 minutes'
 	@echo 'make reliability'
@@ -55,6 +58,17 @@ ebpf:
 ebpf-check:
 	@tests/bootstrap.sh build
 	ebpf/build.sh --check
+
+ebpf-kernels:
+	@tests/bootstrap.sh build test ebpf-kernels
+	cargo build --locked -p clinch --bin clinch
+	ebpf/kernels.sh $${CARGO_TARGET_DIR:-target}/debug/clinch "$$(cargo test --locked -p clinch-tests --test steering --no-run 2>&1 | sed -n 's/.*(\(.*\))$$/\1/p')"
+
+steering:
+	@tests/bootstrap.sh build test
+	cargo build --release --locked -p clinch
+	CLINCH_STEERING=full CLINCH_BIN=$$(realpath $${CARGO_TARGET_DIR:-target}/release/clinch) \
+	    cargo test --locked -p clinch-tests --test steering -- --nocapture --test-threads 1
 
 build:
 	@tests/bootstrap.sh build

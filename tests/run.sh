@@ -52,6 +52,7 @@ $(sed -n 's/^test \(.*\) \.\.\. FAILED$/  \1/p' "$work/log")"
 }
 
 check format cargo fmt --all --check
+check steering-object ebpf/build.sh --compare
 check lints cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 # With the tests, so that dependencies are built once: tests ask for more of their features.
 check build cargo build --workspace --bins --tests --locked --quiet

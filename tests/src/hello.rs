@@ -165,10 +165,14 @@ pub fn wait_until_read(stream: &TcpStream) {
 }
 
 /// Bytes in the send queue that are not acknowledged yet, from the column `tx_queue` of
-/// /proc/net/tcp.
+/// /proc/net/tcp or tcp6.
 fn unsent(stream: &TcpStream) -> u64 {
-    let local = stream.local_addr().expect("connected").port();
-    let table = std::fs::read_to_string("/proc/net/tcp").expect("procfs");
+    let local = stream.local_addr().expect("connected");
+    let file = if local.is_ipv4() { "tcp" } else { "tcp6" };
+    let local = local.port();
+    // The thread may be in another network than the process.
+    let path = format!("/proc/thread-self/net/{file}");
+    let table = std::fs::read_to_string(path).expect("procfs");
     table
         .lines()
         .skip(1)

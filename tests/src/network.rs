@@ -75,6 +75,11 @@ impl Network {
         })
     }
 
+    /// The name of the client side, for threads that stay there.
+    pub fn name_of_client(&self) -> String {
+        self.client.clone()
+    }
+
     /// Runs a program on the server side and returns what it writes.
     pub fn on_server(&self, program: &str, arguments: &[&str]) -> String {
         self.on(&self.server, program, arguments)
@@ -109,7 +114,8 @@ impl Drop for Network {
     }
 }
 
-fn go_to(side: &str) {
+/// Moves the calling thread to a side, by its name.
+pub fn go_to(side: &str) {
     let file = File::open(format!("/run/netns/{side}")).expect("made by ip netns add");
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
         .expect("root may enter a namespace");

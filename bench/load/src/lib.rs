@@ -22,6 +22,7 @@ pub mod plot;
 mod record;
 mod report;
 mod responder;
+pub mod segments;
 mod session;
 mod tickets;
 mod visit;

@@ -13,6 +13,7 @@ mod peers;
 mod publish;
 mod resumed;
 mod staple;
+mod steering;
 mod syscalls;
 mod workers;
 
@@ -57,13 +58,21 @@ pub enum Scenario {
     Certificates,
     /// System calls per connection.
     Syscalls,
+    /// CPU and latency per handshake with steering in the kernel and without.
+    Steering,
+    /// What the steering program takes for each class of packets.
+    SteeringProgram,
+    /// What a site waits while another saturates its core, steered and not.
+    SteeringIsolation,
+    /// Memory and CPU with 10,000 sites, steered and not.
+    SteeringSites,
     /// CPU per handshake of the workers while snapshots are published 100 times a second.
     Publish,
 }
 
 impl Scenario {
     /// All of them, in the order of `all`.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Headline,
         Self::Peers,
         Self::Limit,
@@ -76,6 +85,10 @@ impl Scenario {
         Self::Latency,
         Self::Certificates,
         Self::Syscalls,
+        Self::Steering,
+        Self::SteeringProgram,
+        Self::SteeringIsolation,
+        Self::SteeringSites,
     ];
 
     /// Those that compare with peers, in the order of `make bench-peers`.
@@ -104,6 +117,10 @@ impl Scenario {
             Self::Latency => latency::run(bench),
             Self::Certificates => certificates::run(bench),
             Self::Syscalls => syscalls::run(bench),
+            Self::Steering => steering::cost(bench),
+            Self::SteeringProgram => steering::program(bench),
+            Self::SteeringIsolation => steering::isolation(bench),
+            Self::SteeringSites => steering::sites(bench),
         }
         .with_context(|| format!("{self:?}"))?;
         let version = machine::output(&bench.clinch, &["--version"]);

@@ -1,0 +1,135 @@
+//! CPU per handshake and latency with steering on against off, two workers each. The server's own CPU
+//! does not show what happens to packets in the kernel, which on a loopback is done on the client's
+//! time; so the CPU of the whole machine is measured, too.
+
+use anyhow::{Context, Result, ensure};
+use clinch::cli::demo::authority::KeyAlgorithm;
+use clinch_load::{Arrivals, Pace, Phase, Plan, Revocation};
+use rustls::pki_types::ServerName;
+
+use super::super::plan_for;
+use super::server::{self, Sites};
+use crate::bench::Bench;
+use crate::peers::Running;
+use crate::report::Report;
+use crate::rounds::{Contender, Ratio, Sample, interleave};
+
+pub(super) fn run(bench: &Bench) -> Result<Report> {
+    let mut report = Report::new(
+        "steering",
+        "µs of the server's CPU per connection (full TLS 1.3 handshake, X25519, closed loop, two workers, two \
+         names on either's core), and ms until the handshake is complete at 400/s (open loop, random arrivals)",
+    );
+    let mut sites = Sites::new(bench, "steering-cost")?;
+    for (name, core) in [("a.bench.test", 0), ("b.bench.test", 1)] {
+        sites.add(name, KeyAlgorithm::P256, &format!("cores = [{core}]\n"))?;
+    }
+    let on = server::start(bench, "steering-on", &sites, true)?;
+    let off = server::start(bench, "steering-off", &sites, false)?;
+    let both = [("on", &on), ("off", &off)];
+    let mut contenders = Vec::new();
+    for (name, at) in both {
+        cpu(bench, at, &sites)?;
+        let sites = &sites;
+        contenders.push(Contender::new(format!("CPU, steering {name}"), move || {
+            cpu(bench, at, sites)
+        }));
+    }
+    let rounds = bench.effort.rounds;
+    let series = interleave(
+        if rounds > 1 { rounds * 2 } else { 1 },
+        "µs",
+        &mut contenders,
+    )?;
+    drop(contenders);
+    let ratio = series[0].over(&series[1]);
+    report.promise("the server's CPU, on ÷ off", 1.03, ratio.summary.median);
+    let whole = |at: usize| -> Vec<f64> {
+        let samples = series[at].samples.iter();
+        samples.map(|sample| sample.detail[MACHINE]).collect()
+    };
+    let name = "CPU of the whole machine, client and kernel included, on ÷ off";
+    let all = Ratio::new(name, &whole(0), &whole(1));
+    report.ratios.extend([ratio, all]);
+    report.series.extend(series);
+
+    let mut contenders = Vec::new();
+    for (name, at) in both {
+        let sites = &sites;
+        contenders.push(Contender::new(
+            format!("wait, steering {name}"),
+            move || wait(bench, at, sites),
+        ));
+    }
+    let series = interleave(rounds, "ms", &mut contenders)?;
+    drop(contenders);
+    let ratio = series[0].over(&series[1]);
+    report.promise("p50 of the wait, on ÷ off", 1.05, ratio.summary.median);
+    report.ratios.push(ratio);
+    report.series.extend(series);
+    Ok(report)
+}
+
+fn plan(bench: &Bench, at: &Running, sites: &Sites, pace: Pace) -> Result<Plan> {
+    let names = sites.list.iter();
+    let names = names.map(|(name, _)| ServerName::try_from(name.clone()));
+    Ok(Plan {
+        names: names.collect::<Result<_, _>>()?,
+        revocation: Revocation::Ignore,
+        ..plan_for(bench, at.address, pace)?
+    })
+}
+
+fn cpu(bench: &Bench, at: &Running, sites: &Sites) -> Result<Sample> {
+    let pace = Pace::Closed {
+        clients: bench.effort.concurrency,
+    };
+    let mut plan = plan(bench, at, sites, pace)?;
+    plan.count = Some(u64::from(bench.effort.count));
+    plan.duration = std::time::Duration::from_secs(60);
+    let (before, busy) = (bench.run(at.server.settled_cpu())?, busy_micros()?);
+    let outcome = bench.generate(&plan)?;
+    let (busy, after) = (busy_micros()? - busy, bench.run(at.server.settled_cpu())?);
+    let recorder = &outcome.recorder;
+    ensure!(recorder.failures.is_empty(), "{:?}", recorder.failures);
+    let finished = recorder.counts.finished as f64;
+    let mut sample = Sample::from(after.since(&before, |_| true) as f64 / 1000.0 / finished);
+    sample.detail.insert(MACHINE.to_owned(), busy / finished);
+    sample.detail.insert("finished".to_owned(), finished);
+    Ok(sample)
+}
+
+fn wait(bench: &Bench, at: &Running, sites: &Sites) -> Result<Sample> {
+    let pace = Pace::Open {
+        rate: 400.0,
+        arrivals: Arrivals::Poisson,
+        most: 2000,
+    };
+    let mut plan = plan(bench, at, sites, pace)?;
+    plan.duration = bench.effort.turn / 2;
+    plan.warm_up = bench.effort.turn / 10;
+    let outcome = bench.generate(&plan)?;
+    let recorder = &outcome.recorder;
+    ensure!(recorder.failures.is_empty(), "{:?}", recorder.failures);
+    let ready = recorder.histogram(Phase::Ready);
+    let ms = |q| ready.value_at_quantile(q) as f64 / 1e6;
+    let mut sample = Sample::from(ms(0.5));
+    sample.detail.extend([
+        ("p90 ms".to_owned(), ms(0.9)),
+        ("p99 ms".to_owned(), ms(0.99)),
+    ]);
+    Ok(sample)
+}
+
+/// What all cores spent on anything but idling, from /proc/stat, in µs; it counts ticks of 10 ms.
+fn busy_micros() -> Result<f64> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let line = stat.lines().next().context("/proc/stat is empty")?;
+    let ticks = line.split_whitespace().skip(1).map(str::parse::<f64>);
+    let ticks: Vec<f64> = ticks.collect::<Result<_, _>>()?;
+    ensure!(ticks.len() > 6, "/proc/stat: {line}");
+    // user, nice, system, then idle and iowait, then irq and softirq.
+    Ok((ticks[0] + ticks[1] + ticks[2] + ticks[5] + ticks[6]) * 10_000.0)
+}
+
+const MACHINE: &str = "µs of the machine";
