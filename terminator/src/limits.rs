@@ -173,6 +173,25 @@ pub const EGRESS_HEADERS: usize = 64;
 /// Addresses of one host that are tried at most.
 pub const EGRESS_ADDRESSES: usize = 8;
 
+/// Addresses of one host that are looked at; of these, [`EGRESS_ADDRESSES`] are tried.
+pub const EGRESS_FOUND: usize = 64;
+
+/// CAs that `egress.trust` may have. Debian's own bundle has about 140.
+pub const EGRESS_ANCHORS: usize = 1024;
+
+/// Names that the egress worker remembers from `egress.resolvers`, while their TTL lasts.
+pub const EGRESS_NAMES: u64 = 1024;
+
+/// Addresses that wait for control to let them through.
+pub const EGRESS_ADMISSIONS: usize = EGRESS_REQUESTS;
+
+/// Processes and threads of the egress user: the monitor, and the worker with [`EGRESS_LOOKUPS`].
+pub const EGRESS_THREADS: u64 = 4 * EGRESS_LOOKUPS as u64;
+
+/// Memory that the egress worker may write to, bytes. It uses some MB; the allocator reserves a GiB
+/// ahead.
+pub const EGRESS_DATA_BYTES: u64 = 3 << 30;
+
 /// Requests that the egress worker makes at once; above what control keeps in flight, so that only
 /// a mistake reaches it.
 pub const EGRESS_REQUESTS: usize = 2 * FETCHES_IN_FLIGHT;

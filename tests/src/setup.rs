@@ -39,6 +39,8 @@ pub struct Setup {
     pub timeouts: String,
     /// Lines of `[log]`.
     pub log: String,
+    /// Lines of `[egress]`: responders on this machine and in the tests' networks may be asked.
+    pub egress: String,
     /// Tables after the sites.
     pub tables: String,
     sites: Vec<String>,
@@ -77,6 +79,7 @@ impl Setup {
             listen: String::new(),
             timeouts: "drain = \"2s\"\n".to_owned(),
             log: "level = \"clinch=debug,info\"\n".to_owned(),
+            egress: NEAR.to_owned(),
             tables: String::new(),
             sites: Vec::new(),
             files: 0,
@@ -164,6 +167,7 @@ impl Setup {
         let _ = writeln!(text, "[admin]\nlisten = {admin:?}");
         let _ = writeln!(text, "[log]\n{}", self.log);
         let _ = writeln!(text, "[timeouts]\n{}", self.timeouts);
+        let _ = writeln!(text, "[egress]\n{}", self.egress);
         let _ = writeln!(
             text,
             "[listen.public]\naddress = [\"{}\"]\n{}",
@@ -267,3 +271,7 @@ fn sha256(der: &CertificateDer<'_>) -> [u8; 32] {
         .fingerprint
         .0
 }
+
+/// Lines of `[egress]` that allow the addresses and ports that tests have.
+const NEAR: &str =
+    "allow = [\"127.0.0.0/8\", \"::1\", \"10.0.0.0/8\", \"fd00::/8\"]\nports = [\"1-65535\"]\n";

@@ -39,8 +39,9 @@ impl Place {
     }
 
     fn write_config(&self, allowed: SocketAddr, forbidden: SocketAddr) {
-        let mut text = String::from(
-            "user = 'clinch'\n[egress]\nuser = 'clinch-egress'\n[listen.public]\naddress = ['0.0.0.0:8443']\n",
+        let mut text = format!(
+            "user = 'clinch'\n[egress]\nuser = 'clinch-egress'\nallow = ['{HOST}']\nports = ['1-65535']\n\
+             [listen.public]\naddress = ['0.0.0.0:8443']\n",
         );
         for (name, responder) in [("edge", allowed), ("cut-off", forbidden)] {
             let issued = self.authority.issue(&LeafSpec {

@@ -6,15 +6,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::document::{Document, Path};
-use super::forms::{OcspSwitch, PathOrOff};
+use super::forms::{OcspSwitch, PathOrOff, PortOrRange};
 use super::problem::{Fault, Problem, Unusable, nearest};
 use super::raw::{
-    File, LimitsTable, ListenTable, LogFormat, Misplaced, OcspTable, SiteTable, SteeringTable,
-    TimeoutsTable, UnknownSni,
+    EgressTable, File, LimitsTable, ListenTable, LogFormat, Misplaced, OcspTable, SiteTable,
+    SteeringTable, TimeoutsTable, UnknownSni,
 };
 use super::{
     Admin, AdminAddress, Backend, CertificateFiles, Cipher, Config, Confinement, Egress, Group,
-    Listener, Log, Ocsp, Site, Steering, TlsVersion,
+    Listener, Log, Ocsp, PortRange, Proxy, Resolver, Site, Steering, TlsVersion,
 };
 use super::{names, values};
 use crate::limits::{Limits, Timeouts};
@@ -61,9 +61,7 @@ impl Builder<'_, '_> {
                     values::log_level(level)
                 }),
             },
-            egress: Egress {
-                user: self.user(&top.key("egress").key("user"), file.egress.user),
-            },
+            egress: self.egress(&top.key("egress"), file.egress),
             steering: file.steering.as_ref().map(steering).unwrap_or_default(),
         }
     }
@@ -143,6 +141,53 @@ impl Builder<'_, '_> {
             PathOrOff::Text(text) => self.usable(path, &text, values::admin_address),
         };
         Admin { listen }
+    }
+
+    fn egress(&mut self, path: &Path, table: EgressTable) -> Egress {
+        let at = |key| path.key(key);
+        let allow = self.list(&at("allow"), "network", &table.allow, values::network);
+        let mut ports = Vec::with_capacity(table.ports.len());
+        for (index, port) in table.ports.iter().enumerate() {
+            ports.extend(match port {
+                &PortOrRange::Port(port) => Some(PortRange {
+                    first: port,
+                    last: port,
+                }),
+                PortOrRange::Range(text) => {
+                    self.usable(&at("ports").index(index), text, values::port_range)
+                }
+            });
+        }
+        let trust = table.trust.as_deref();
+        let proxy = table.proxy.as_deref();
+        let proxy = proxy.and_then(|text| self.usable(&at("proxy"), text, values::proxy));
+        let servers = self.list(
+            &at("resolvers"),
+            "server",
+            &table.resolvers,
+            values::resolver,
+        );
+        let (ttl_min, ttl_max) = (table.ttl_min.0, table.ttl_max.0);
+        if ttl_min > ttl_max {
+            self.report(&at("ttl_min"), Fault::TtlOrder { longest: ttl_max });
+        }
+        Egress {
+            user: self.user(&at("user"), table.user),
+            allow,
+            ports,
+            https: table.https,
+            trust: trust.and_then(|text| self.usable(&at("trust"), text, values::absolute)),
+            proxy: proxy.map(|proxy| Proxy {
+                tunnel: table.proxy_tunnel,
+                ..proxy
+            }),
+            resolver: (!servers.is_empty()).then_some(Resolver {
+                servers,
+                timeout: table.resolver_timeout.0,
+                ttl_min,
+                ttl_max,
+            }),
+        }
     }
 
     fn listeners(&mut self, tables: Vec<(String, ListenTable)>, sites: &[Site]) -> Vec<Listener> {

@@ -25,6 +25,16 @@ pub(super) enum PathOrOff {
     Text(String),
 }
 
+/// A port, or a range of them in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(super) enum PortOrRange {
+    /// `443`.
+    Port(u16),
+    /// `"8080-8090"`.
+    Range(String),
+}
+
 /// A value, or a list of at least one.
 #[derive(Debug)]
 pub(super) struct OneOrMany(pub(super) Vec<String>);
@@ -115,6 +125,43 @@ impl JsonSchema for PathOrOff {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "anyOf": [{ "type": "string" }, { "const": false }] })
+    }
+}
+
+impl<'de> Deserialize<'de> for PortOrRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = PortOrRange;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port or a range of ports")
+            }
+            fn visit_i64<E: serde::de::Error>(self, port: i64) -> Result<Self::Value, E> {
+                u16::try_from(port)
+                    .map(PortOrRange::Port)
+                    .map_err(E::custom)
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(PortOrRange::Range(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for PortOrRange {
+    fn schema_name() -> Cow<'static, str> {
+        "PortOrRange".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 65535 }, { "type": "string" }]
+        })
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod build;
 mod document;
+mod egress;
 mod forms;
 mod names;
 mod problem;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{Limits, Timeouts};
 
+pub use egress::{Egress, PortRange, Proxy, Resolver, Secret};
 pub use problem::{ConfigError, Fault, Problem, Unusable};
 pub use reference::reference;
 pub use shape::schema;
@@ -290,13 +292,6 @@ pub struct Log {
     pub json: bool,
     /// `tracing` filter directives, e.g. `info` or `clinch=debug`.
     pub level: String,
-}
-
-/// The egress process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Egress {
-    /// The user it runs as; `None`: the user of the main process.
-    pub user: Option<String>,
 }
 
 impl Config {

@@ -142,6 +142,12 @@ pub enum Fault {
         "none of these cipher suites belongs to TLS 1.3, but min_version is \"1.3\"; add TLS13_AES_128_GCM_SHA256"
     )]
     NoTls13Cipher,
+    /// Bounds that leave nothing in between.
+    #[error("is more than `ttl_max`, which is {longest:?}; make it shorter, or `ttl_max` longer")]
+    TtlOrder {
+        /// `egress.ttl_max`.
+        longest: std::time::Duration,
+    },
     /// `min_version = "1.2"` with only groups that belong to TLS 1.3.
     #[error(
         "no group here can be used by TLS 1.2, but min_version is \"1.2\"; add X25519, or set min_version = \"1.3\""
@@ -204,6 +210,17 @@ pub enum Unusable {
         "is not the URL of a responder; write \"http://host/path\", or \"file:///path\" for a response in a file"
     )]
     ResponderUrl,
+    /// Neither a port nor a range.
+    #[error("is no range of ports; write a port such as 8080, or \"8080-8090\"")]
+    Ports,
+    /// Not a DNS server.
+    #[error("is not the address of a DNS server; write \"192.0.2.53\" or \"192.0.2.53:5353\"")]
+    Resolver,
+    /// Not a proxy.
+    #[error(
+        "is not an HTTP proxy; write \"http://HOST:PORT\" or \"http://USER:PASSWORD@HOST:PORT\""
+    )]
+    Proxy,
     /// An admin address that others can reach.
     #[error(
         "is not a loopback address, and the admin interface has no password; write \"127.0.0.1:PORT\" or \"unix:/path\""

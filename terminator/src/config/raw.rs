@@ -6,11 +6,12 @@
 //! [`super::build`].
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::forms::{OcspSwitch, OneOrMany, PathOrOff, Wait};
+use super::forms::{OcspSwitch, OneOrMany, PathOrOff, PortOrRange, Wait};
 use super::stapling::{CertIdHash, NonceUse, OnRevoked, RequestMethod};
 use super::{Cipher, Group, ProxyVersion, SteeringMode, TlsVersion};
 use crate::limits::{Limits, Timeouts};
@@ -315,14 +316,72 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// The process that talks to OCSP responders.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+/// The process that talks to OCSP responders (docs/EGRESS.md).
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct EgressTable {
     /// User, or `user:group`, that it runs as, so that firewall rules can tell it apart. By default
     /// the user of the main process.
     #[schemars(length(min = 1))]
     pub(super) user: Option<String>,
+    /// Networks (`"10.20.0.0/16"`) or addresses in which responders may be although they are not
+    /// public. Certificates say which responder is asked, so whoever issues one can have clinch
+    /// connect to whatever is allowed here. Loopback, private, shared, link-local, unique-local,
+    /// multicast, IPv4-mapped, reserved and cloud metadata addresses are otherwise refused; for a
+    /// responder that `ocsp.responder` names, private and loopback ones are not.
+    #[schemars(length(max = 256))]
+    pub(super) allow: Vec<String>,
+    /// Ports, or ranges of them (`"8080-8090"`), at which responders named by certificates are asked.
+    #[schemars(length(min = 1, max = 64))]
+    pub(super) ports: Vec<PortOrRange>,
+    /// Whether responders with https URLs are asked. Their certificate is verified, but not whether
+    /// it was revoked.
+    pub(super) https: bool,
+    /// PEM file with the CAs that responders with https URLs may be certified by. By default the
+    /// public ones that Mozilla trusts, as of this release. It is read at start and reload.
+    pub(super) trust: Option<String>,
+    /// HTTP proxy, `"http://[USER:PASSWORD@]HOST:PORT"`. It is then the only host that clinch connects
+    /// to, and the one that looks up responders: of `allow` only what stands in the URL itself is
+    /// checked then.
+    #[schemars(length(min = 1))]
+    pub(super) proxy: Option<String>,
+    /// Have the proxy connect through (`CONNECT`) for http URLs too, as for https ones, instead of
+    /// asking it for the URL. It can then neither see nor cache answers, and many proxies allow port
+    /// 443 alone.
+    pub(super) proxy_tunnel: bool,
+    /// DNS servers (`"192.0.2.53"` or `"192.0.2.53:5353"`) that are asked in turn, with the TTL that
+    /// they give and without /etc/hosts. Without any, the system looks up, as for every program.
+    #[schemars(length(max = 8))]
+    pub(super) resolvers: Vec<String>,
+    /// How long one of `resolvers` may take to answer. Of the ten seconds of a whole fetch, time should be left
+    /// for a second one and for the responder.
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "10s"))]
+    pub(super) resolver_timeout: Wait,
+    /// Shortest time for which an answer of `resolvers` is used again.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "1h"))]
+    pub(super) ttl_min: Wait,
+    /// Longest time for which an answer of `resolvers` is used again. Longer, and a responder that
+    /// moves is missed for longer.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1day"))]
+    pub(super) ttl_max: Wait,
+}
+
+impl Default for EgressTable {
+    fn default() -> Self {
+        Self {
+            user: None,
+            allow: Vec::new(),
+            ports: vec![PortOrRange::Port(80), PortOrRange::Port(443)],
+            https: true,
+            trust: None,
+            proxy: None,
+            proxy_tunnel: false,
+            resolvers: Vec::new(),
+            resolver_timeout: Wait(Duration::from_secs(3)),
+            ttl_min: Wait(Duration::from_secs(5)),
+            ttl_max: Wait(Duration::from_secs(3600)),
+        }
+    }
 }
 
 /// How connections find their core. Without this table the kernel spreads them by hash, and nothing

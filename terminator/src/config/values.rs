@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::problem::Unusable;
-use super::{AdminAddress, Backend, names};
+use super::{AdminAddress, Backend, PortRange, Proxy, Secret, names};
 
 /// A socket address to listen on.
 pub(super) fn address(text: &str) -> Result<SocketAddr, Unusable> {
@@ -104,6 +104,85 @@ pub(super) fn responder(text: &str) -> Result<(), Unusable> {
         _ => false,
     };
     usable.then_some(()).ok_or(Unusable::ResponderUrl)
+}
+
+/// `"8080-8090"`, or a single port as text.
+pub(super) fn port_range(text: &str) -> Result<PortRange, Unusable> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let port = |text: &str| text.trim().parse::<u16>().map_err(|_| Unusable::Ports);
+    let range = PortRange {
+        first: port(first)?,
+        last: port(last)?,
+    };
+    (range.first > 0 && range.first <= range.last)
+        .then_some(range)
+        .ok_or(Unusable::Ports)
+}
+
+/// A DNS server, on port 53 unless another one is named.
+pub(super) fn resolver(text: &str) -> Result<SocketAddr, Unusable> {
+    let address = text
+        .parse::<IpAddr>()
+        .map(|ip| SocketAddr::new(ip, 53))
+        .or_else(|_| text.parse::<SocketAddr>())
+        .map_err(|_| Unusable::Resolver)?;
+    (address.port() != 0)
+        .then_some(address)
+        .ok_or(Unusable::Resolver)
+}
+
+/// `http://[USER:PASSWORD@]HOST[:PORT]`.
+pub(super) fn proxy(text: &str) -> Result<Proxy, Unusable> {
+    let url = url::Url::parse(text).map_err(|_| Unusable::Proxy)?;
+    let bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
+    let host = url.host().map(|host| host.to_owned());
+    let (Some(host), "http", true) = (host, url.scheme(), bare) else {
+        return Err(Unusable::Proxy);
+    };
+    let host = match host {
+        url::Host::Domain(name) => name,
+        url::Host::Ipv4(address) => address.to_string(),
+        url::Host::Ipv6(address) => address.to_string(),
+    };
+    let decoded = |text: &str| {
+        percent_decoded(text)
+            .filter(|text| !text.contains(char::is_control))
+            .ok_or(Unusable::Proxy)
+    };
+    let credentials = match (url.username(), url.password()) {
+        ("", None) => None,
+        (user, password) => Some(Secret::new(format!(
+            "{}:{}",
+            decoded(user)?,
+            decoded(password.unwrap_or_default())?
+        ))),
+    };
+    Ok(Proxy {
+        host,
+        port: url.port().unwrap_or(80),
+        credentials,
+        tunnel: false,
+    })
+}
+
+/// Text without its percent-encoding (RFC 3986 section 2.1); `None` where it is not UTF-8.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let encoded = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+        match (byte, encoded.map(|two| u8::from_str_radix(two, 16))) {
+            (b'%', Some(Ok(decoded))) => {
+                bytes.push(decoded);
+                rest = &after[2..];
+            }
+            _ => {
+                bytes.push(byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// Levels by module, as `tracing` reads them.

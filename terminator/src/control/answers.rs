@@ -42,6 +42,7 @@ impl Control {
             let question = Question {
                 certificate,
                 responders: responders.clone(),
+                named_by: subject.named_by(),
                 issuer,
                 policy: gather::policy(subject),
                 settings: subject.ocsp.clone(),

@@ -13,7 +13,7 @@ use rustls_pki_types::CertificateDer;
 use super::schedule::Trouble;
 use crate::clock;
 use crate::config::{NonceUse, Ocsp, RequestMethod};
-use crate::egress::{Client, FetchError, Method, Request, Response, Validators};
+use crate::egress::{Client, FetchError, Method, NamedBy, Request, Response, Validators};
 use crate::limits::OCSP_RESPONSE_BYTES;
 use crate::observability::counters::FetchResult;
 use crate::ocsp::{
@@ -29,6 +29,8 @@ pub(super) struct Question {
     pub(super) certificate: CertificateIndex,
     /// Tried in turn until one gives a verified answer.
     pub(super) responders: Vec<String>,
+    /// Who chose these responders.
+    pub(super) named_by: NamedBy,
     /// Issued the certificate.
     pub(super) issuer: CertificateDer<'static>,
     /// For the verifier.
@@ -107,6 +109,10 @@ impl Failure {
             Self::Fetch(
                 FetchError::Url { .. }
                 | FetchError::Scheme { .. }
+                | FetchError::HttpsOff
+                | FetchError::Credentials
+                | FetchError::Host { .. }
+                | FetchError::Port { .. }
                 | FetchError::RequestTooLarge { .. },
             )
             | Self::Refused(
@@ -138,9 +144,17 @@ impl Failure {
                 FetchError::TooLarge { .. } => FetchResult::Http,
                 FetchError::Url { .. }
                 | FetchError::Scheme { .. }
-                | FetchError::RequestTooLarge { .. }
+                | FetchError::HttpsOff
+                | FetchError::Credentials
+                | FetchError::Host { .. }
+                | FetchError::Port { .. }
+                | FetchError::Address { .. }
+                | FetchError::Refused { .. } => FetchResult::NotAllowed,
+                FetchError::RequestTooLarge { .. }
                 | FetchError::Resolve { .. }
                 | FetchError::Connect { .. }
+                | FetchError::Tls { .. }
+                | FetchError::Proxy { .. }
                 | FetchError::Http { .. } => FetchResult::Network,
             },
             Self::Status(_) | Self::ContentType(_) => FetchResult::Http,
@@ -163,6 +177,8 @@ impl Failure {
                 FetchError::Resolve { .. }
                     | FetchError::Connect { .. }
                     | FetchError::TimedOut { .. }
+                    | FetchError::Tls { .. }
+                    | FetchError::Proxy { .. }
                     | FetchError::Http { .. }
             ),
             Self::Status(status) => *status >= 500 || *status == 429,
@@ -211,7 +227,12 @@ async fn ask_one(
     let identity = &question.table.certificates[question.certificate as usize].identity;
     let (leaf, issuer) = (&identity.chain[0], &question.issuer);
     let mut policy = question.policy.clone();
-    let body = match file_of(responder) {
+    // A certificate must not have control open files.
+    let file = match question.named_by {
+        NamedBy::Operator => file_of(responder),
+        NamedBy::Certificate => None,
+    };
+    let body = match file {
         Some(path) => read(path).await?,
         None => {
             let settings = &question.settings;
@@ -248,11 +269,12 @@ async fn carry(
     responder: &str,
 ) -> Result<Response, Failure> {
     let deadline = Instant::now() + question.patience;
+    let named_by = question.named_by;
     let post = || {
         let content_type = REQUEST_TYPE.to_owned();
         let body = request.der.clone();
         let method = Method::Post { content_type, body };
-        http(responder.to_owned(), method, deadline)
+        http(responder.to_owned(), named_by, method, deadline)
     };
     let settings = &question.settings;
     let url = match settings.method {
@@ -264,7 +286,9 @@ async fn carry(
     let Some(url) = url else {
         return Ok(client.fetch(post()).await?);
     };
-    let response = client.fetch(http(url, Method::Get, deadline)).await?;
+    let response = client
+        .fetch(http(url, named_by, Method::Get, deadline))
+        .await?;
     Ok(match response.head.status {
         // Wrong path, wrong method, or a URL that is too long for that server.
         400 | 404 | 405 | 414 | 501 if settings.method == RequestMethod::Auto => {
@@ -298,9 +322,10 @@ async fn read(path: PathBuf) -> Result<Vec<u8>, Failure> {
     read.map_err(|reason| Failure::File { path, reason })
 }
 
-fn http(url: String, method: Method, deadline: Instant) -> Request {
+fn http(url: String, named_by: NamedBy, method: Method, deadline: Instant) -> Request {
     Request {
         url,
+        named_by,
         method,
         accept: RESPONSE_TYPE.to_owned(),
         deadline: deadline.saturating_duration_since(Instant::now()),

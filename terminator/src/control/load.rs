@@ -18,6 +18,7 @@ use super::resolve::{self, Resolved};
 use crate::certificate::{Identity, certificates_from_pem, is_issued, parse_certificate};
 use crate::clock;
 use crate::config::{self, Backend, CertificateFiles, Config, Listener, Ocsp, OnRevoked};
+use crate::egress::{self, NamedBy};
 use crate::snapshot::{BackendAddress, Certificate, CertificateIndex, Site, Table};
 use crate::sys::privileges::Account;
 
@@ -27,6 +28,8 @@ pub struct Loaded {
     pub table: Table,
     /// One for each certificate of the table, in its order.
     pub subjects: Vec<Subject>,
+    /// For the egress process.
+    pub egress: egress::Settings,
     /// What does not prevent serving but should be known, each a sentence.
     pub warnings: Vec<String>,
 }
@@ -55,10 +58,37 @@ impl Subject {
         identity.issuer().or_else(trusted)
     }
 
+    /// Who chose the responders.
+    pub(super) fn named_by(&self) -> NamedBy {
+        match self.ocsp.responder {
+            Some(_) => NamedBy::Operator,
+            None => NamedBy::Certificate,
+        }
+    }
+
+    /// Why none of its responders can be asked as things are configured, if so. What their names turn
+    /// out to be is seen when they are asked.
+    fn refused(&self, egress: &egress::Settings) -> Option<String> {
+        let responders = self.plan.as_deref().ok()?;
+        let mut first = None;
+        for url in responders {
+            if fetch::file_of(url).is_some() {
+                return None;
+            }
+            let error = egress.check(url, self.named_by()).err()?;
+            first.get_or_insert((url, error));
+        }
+        let (url, error) = first?;
+        let cert = self.files.cert.display();
+        Some(format!(
+            "{cert}: its responder {url} will not be asked: {error}"
+        ))
+    }
+
     /// Every file that it depends on.
     pub(super) fn all_files(&self) -> impl Iterator<Item = PathBuf> {
-        let responders = self.plan.as_deref().unwrap_or_default();
-        let responses = responders.iter().filter_map(|url| fetch::file_of(url));
+        let responses = self.ocsp.responder.iter();
+        let responses = responses.filter_map(|url| fetch::file_of(url));
         [self.files.cert.clone(), self.files.key.clone()]
             .into_iter()
             .chain(self.ocsp.trust.clone())
@@ -145,17 +175,24 @@ pub fn load(
         warnings: Vec::new(),
     };
     let sites = config.sites.iter().map(|site| loader.site(site)).collect();
-    if !loader.problems.is_empty() {
-        return Err(LoadError {
-            problems: loader.problems,
-        });
-    }
+    let egress = egress::Settings::read(&config.egress);
+    let egress = match egress {
+        Ok(egress) if loader.problems.is_empty() => egress,
+        egress => {
+            let trust = egress.err().map(|error| error.to_string());
+            let problems = loader.problems.into_iter().chain(trust).collect();
+            return Err(LoadError { problems });
+        }
+    };
+    let refused = loader.subjects.iter().filter_map(|s| s.refused(&egress));
+    loader.warnings.extend(refused);
     let listeners = config.listeners.clone();
     let mut table = Table::new(epoch, listeners, sites, loader.certificates);
     table.steering = config.steering.clone();
     Ok(Loaded {
         table,
         subjects: loader.subjects,
+        egress,
         warnings: loader.warnings,
     })
 }

@@ -142,7 +142,12 @@ impl Control {
         }
         let user = setup.config.egress.user.as_deref();
         let user = user.or(setup.config.user.as_deref());
-        let client = egress::Client::launch(&setup.egress_program, user)?;
+        let client = egress::Client::launch(egress::Launch {
+            program: &setup.egress_program,
+            user,
+            settings: gathered.loaded.egress,
+            counters: Arc::clone(&setup.counters),
+        })?;
         if setup.config.user.is_some() {
             // Nothing else is executed with privileges, and a thread keeps the set it is born with.
             privileges::empty_bounding_set();
@@ -322,7 +327,7 @@ impl Control {
             tracing::warn!(
                 event = "egress_restarted",
                 starts = started,
-                "the egress process had died and is there again"
+                "the egress process had died, or the system's resolver was changed, and is there again"
             );
         }
     }

@@ -156,6 +156,7 @@ impl Control {
         let Loaded {
             table,
             subjects,
+            egress,
             mut warnings,
         } = gathered.loaded;
         let known = self.book.known(self.publisher.current());
@@ -178,6 +179,8 @@ impl Control {
             snapshot.table = Arc::new(table);
         });
         self.config = gathered.config;
+        let client = self.client.clone();
+        tokio::spawn(async move { client.set(egress).await });
         warnings.extend(self.tend());
         ReloadReport {
             generation,
@@ -247,7 +250,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     note(old.timeouts != new.timeouts, "`timeouts`");
     note(old.admin != new.admin, "`admin`");
     note(old.log != new.log, "`log`");
-    note(old.egress != new.egress, "`egress`");
+    note(old.egress.user != new.egress.user, "`egress.user`");
     note(
         !old.steering.prepared && new.steering.prepared,
         "`steering`, which was not there at the start,",

@@ -11,14 +11,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::protocol::{
-    FetchError, FrameError, FromWorker, Head, Request, Response, ToWorker, decode, encode,
+    Destination, FetchError, FrameError, FromWorker, Head, Request, Response, ToWorker, decode,
+    encode,
 };
+use super::settings::Settings;
 use super::socket::{self, FrameSocket};
-use crate::limits::{EGRESS_GRACE, EGRESS_LONGEST_PAUSE};
+use crate::limits::{EGRESS_ADMISSIONS, EGRESS_GRACE, EGRESS_LONGEST_PAUSE};
+use crate::observability::counters::FetchCounters;
 use crate::sys::privileges::{self, Account, PrivilegeError};
 
 /// A running egress process. Clones share it; it ends with the last of them.
@@ -26,6 +29,39 @@ use crate::sys::privileges::{self, Account, PrivilegeError};
 pub struct Client {
     shared: Arc<Shared>,
     _reader: Arc<Reader>,
+}
+
+/// How the egress process is started.
+pub struct Launch<'a> {
+    /// Started as `PROGRAM egress`: [`SELF`], except in tests.
+    pub program: &'a Path,
+    /// Whom it becomes; `None`: the present user.
+    pub user: Option<&'a str>,
+    /// What it is told first, and again whenever it is replaced.
+    pub settings: Settings,
+    /// Where refusals are counted.
+    pub counters: Arc<FetchCounters>,
+}
+
+/// A connection that waits to be let through.
+#[derive(Debug)]
+pub struct Pending {
+    /// Where it would go.
+    pub destination: Destination,
+    answer: oneshot::Sender<Option<String>>,
+}
+
+impl Pending {
+    /// It may be made, to these addresses and this port.
+    pub fn admit(self) {
+        // Its time may have run out.
+        let _ = self.answer.send(None);
+    }
+
+    /// It must not be made. The reason goes into the fetch's error.
+    pub fn refuse(self, reason: String) {
+        let _ = self.answer.send(Some(reason));
+    }
 }
 
 /// Whether requests can be made.
@@ -67,12 +103,12 @@ pub enum LaunchError {
 }
 
 impl Client {
-    /// Starts `PROGRAM egress` ([`SELF`]) as `user`, or as the present user. Must be called within a
-    /// tokio runtime and, where `user` is another one, before privileges are dropped.
-    pub fn launch(program: &Path, user: Option<&str>) -> Result<Self, LaunchError> {
+    /// Starts the process. Must be called within a tokio runtime and, where the user is another one,
+    /// before privileges are dropped.
+    pub fn launch(launch: Launch<'_>) -> Result<Self, LaunchError> {
         let plan = Plan {
-            program: program.to_owned(),
-            user: user.map(str::to_owned),
+            program: launch.program.to_owned(),
+            user: launch.user.map(str::to_owned),
         };
         let running = plan.start()?;
         let shared = Arc::new(Shared {
@@ -80,9 +116,12 @@ impl Client {
                 socket: Some(Arc::clone(&running.socket)),
                 waiting: HashMap::new(),
                 next_id: 1,
+                settings: launch.settings,
+                gate: None,
             }),
             state: watch::Sender::new(State::Starting),
             workers: watch::Sender::new(0),
+            counters: launch.counters,
         });
         let task = tokio::spawn(watch_over(plan, running, Arc::clone(&shared)));
         let reader = Reader {
@@ -95,10 +134,40 @@ impl Client {
         })
     }
 
+    /// From now on works by these settings. Requests under way end as they began.
+    pub async fn set(&self, settings: Settings) {
+        self.shared.lock().settings = settings;
+        self.shared.send_settings().await;
+    }
+
+    /// From the next request on, each connection waits until the receiver of its [`Pending`] lets it
+    /// through; dropped, it is refused. For a firewall that is opened for what is needed.
+    pub async fn gate(&self) -> mpsc::Receiver<Pending> {
+        let (gate, pending) = mpsc::channel(EGRESS_ADMISSIONS);
+        self.shared.lock().gate = Some(gate);
+        self.shared.send_settings().await;
+        pending
+    }
+
     /// Makes one request. Ends soon after [`Request::deadline`] at the latest, whatever the process
     /// does.
     pub async fn fetch(&self, request: Request) -> Result<Response, FetchError> {
         let patience = request.deadline + EGRESS_GRACE;
+        let result = tokio::time::timeout(patience, self.exchange(request)).await;
+        let result = result.unwrap_or(Err(FetchError::Silent));
+        if let Some(refusal) = result.as_ref().err().and_then(FetchError::refusal) {
+            self.shared.counters.egress_refused.one(refusal);
+        }
+        result
+    }
+
+    async fn exchange(&self, request: Request) -> Result<Response, FetchError> {
+        // A worker that was just started does not know its settings yet.
+        let mut state = self.shared.state.subscribe();
+        let there = state.wait_for(|state| *state != State::Starting).await;
+        if !there.is_ok_and(|state| *state == State::Ready) {
+            return Err(FetchError::Gone);
+        }
         let limit = request.limit;
         let (done, answer) = oneshot::channel();
         let (id, socket) = {
@@ -109,24 +178,19 @@ impl Client {
             inner.waiting.insert(id, Waiting::new(limit, done));
             (id, socket)
         };
-        let registered = Registered {
+        let _registered = Registered {
             id,
             shared: &self.shared,
         };
-        let whole = async {
-            let bytes = match encode(&ToWorker::Fetch { id, request }) {
-                Ok(bytes) => bytes,
-                Err(FrameError::TooLong { bytes }) => {
-                    return Err(FetchError::RequestTooLarge { bytes });
-                }
-                Err(FrameError::Malformed(_)) => return Err(FetchError::Gone),
-            };
-            socket.send(&bytes).await.map_err(|_| FetchError::Gone)?;
-            answer.await.unwrap_or(Err(FetchError::Gone))
+        let bytes = match encode(&ToWorker::Fetch { id, request }) {
+            Ok(bytes) => bytes,
+            Err(FrameError::TooLong { bytes }) => {
+                return Err(FetchError::RequestTooLarge { bytes });
+            }
+            Err(FrameError::Malformed(_)) => return Err(FetchError::Gone),
         };
-        let result = tokio::time::timeout(patience, whole).await;
-        drop(registered);
-        result.unwrap_or(Err(FetchError::Silent))
+        socket.send(&bytes).await.map_err(|_| FetchError::Gone)?;
+        answer.await.unwrap_or(Err(FetchError::Gone))
     }
 
     /// Whether requests can be made.
@@ -158,12 +222,15 @@ struct Shared {
     inner: Mutex<Inner>,
     state: watch::Sender<State>,
     workers: watch::Sender<u64>,
+    counters: Arc<FetchCounters>,
 }
 
 struct Inner {
     socket: Option<Arc<FrameSocket>>,
     waiting: HashMap<u64, Waiting>,
     next_id: u64,
+    settings: Settings,
+    gate: Option<mpsc::Sender<Pending>>,
 }
 
 /// A request without its answer. Dropped, its caller gets [`FetchError::Gone`].
@@ -191,30 +258,86 @@ impl Shared {
     }
 
     /// Frames for requests that nobody waits for any more are ignored.
-    fn take_frame(&self, frame: FromWorker) {
-        let mut inner = self.lock();
+    async fn take_frame(&self, frame: FromWorker) {
         match frame {
-            FromWorker::Hello { unfiltered } => {
-                if let Some(reason) = unfiltered {
-                    tracing::warn!(event = "egress_unfiltered", "{reason}");
+            FromWorker::Hello { unconfined } => {
+                for reason in unconfined {
+                    tracing::warn!(event = "egress_unconfined", "{reason}");
                 }
-                // What waited for the first worker is still in the socket; what a later one
-                // replaces has taken its requests with it.
-                if self.state.send_replace(State::Ready) == State::Ready {
-                    inner.waiting.clear();
-                }
-                drop(inner);
+                self.state.send_replace(State::Starting);
+                // What a worker replaces has taken its requests with it.
+                self.lock().waiting.clear();
+                self.send_settings().await;
+                self.state.send_replace(State::Ready);
                 self.workers.send_modify(|count| *count += 1);
             }
+            FromWorker::Resolved { id, destination } => self.ask_gate(id, destination),
             FromWorker::Head { id, head } => {
-                if let Some(waiting) = inner.waiting.get_mut(&id) {
+                if let Some(waiting) = self.lock().waiting.get_mut(&id) {
                     waiting.head = Some(head);
                 }
             }
-            FromWorker::Chunk { id, bytes } => inner.append(id, &bytes),
-            FromWorker::End { id } => inner.finish(id),
-            FromWorker::Failed { id, error } => inner.settle(id, Err(error)),
+            FromWorker::Chunk { id, bytes } => self.lock().append(id, &bytes),
+            FromWorker::End { id } => self.lock().finish(id),
+            FromWorker::Failed { id, error } => self.lock().settle(id, Err(error)),
         }
+    }
+
+    /// Tells the worker how to work. Where that fails the process is gone, and its successor is told.
+    async fn send_settings(&self) {
+        let (socket, settings) = {
+            let inner = self.lock();
+            let mut settings = inner.settings.clone();
+            settings.announce = inner.gate.is_some();
+            (inner.socket.clone(), settings)
+        };
+        let Some(socket) = socket else {
+            return;
+        };
+        let anchors = settings.anchors.iter().cloned().map(ToWorker::Anchor);
+        let frames = anchors.collect::<Vec<_>>().into_iter();
+        for frame in frames.chain([ToWorker::Settings(settings)]) {
+            let sent = match encode(&frame) {
+                Ok(bytes) => socket.send(&bytes).await.is_ok(),
+                Err(error) => {
+                    tracing::error!(event = "egress_settings", "{error}; `egress` is too long");
+                    false
+                }
+            };
+            if !sent {
+                return;
+            }
+        }
+    }
+
+    /// Has a connection wait for whoever took the [`Client::gate`].
+    fn ask_gate(&self, id: u64, destination: Destination) {
+        let (socket, gate) = {
+            let inner = self.lock();
+            (inner.socket.clone(), inner.gate.clone())
+        };
+        let Some(socket) = socket else {
+            return;
+        };
+        let (answer, answered) = oneshot::channel();
+        let pending = Pending {
+            destination,
+            answer,
+        };
+        if let Some(gate) = gate {
+            // Where it is full, `pending` is dropped, which refuses.
+            let _ = gate.try_send(pending);
+        } else {
+            pending.admit();
+        }
+        tokio::spawn(async move {
+            let unanswered = Some("nobody opens the firewall".to_owned());
+            let refused = answered.await.unwrap_or(unanswered);
+            if let Ok(bytes) = encode(&ToWorker::Admit { id, refused }) {
+                // A process that is gone needs no answer.
+                let _ = socket.send(&bytes).await;
+            }
+        });
     }
 
     fn end(&self, state: State) {
@@ -369,7 +492,7 @@ async fn read_frames(socket: &FrameSocket, shared: &Shared) -> bool {
     let mut heard = false;
     while let Ok(Some(())) = socket.receive(&mut buffer).await {
         match decode(&buffer) {
-            Ok(frame) => shared.take_frame(frame),
+            Ok(frame) => shared.take_frame(frame).await,
             Err(error) => {
                 tracing::error!(
                     event = "egress_protocol",

@@ -1,12 +1,19 @@
 //! Ways in for the fuzz targets: what egress does with bytes from the network, and what control does
 //! with bytes from egress, each without a socket. Nothing in clinch itself calls this.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::http::{self, Sink};
+use super::policy::{NamedBy, Policy};
 use super::protocol::{
-    FetchError, FromWorker, Head, Method, Request, Response, ToWorker, Validators, decode, encode,
+    Destination, FetchError, FromWorker, Head, Method, Request, Response, ToWorker, Validators,
+    decode, encode,
 };
+use super::settings::Settings;
+use crate::config::PortRange;
 use crate::limits::EGRESS_CHUNK_BYTES;
 
 /// Reads the bytes that a server sent as the answer to a request, as the egress worker does, with at
@@ -17,6 +24,7 @@ use crate::limits::EGRESS_CHUNK_BYTES;
 pub async fn answer(bytes: &[u8], limit: usize) -> Result<Response, FetchError> {
     let request = Request {
         url: "http://responder.example/".to_owned(),
+        named_by: NamedBy::Certificate,
         method: Method::Get,
         accept: "*/*".to_owned(),
         deadline: Duration::from_secs(10),
@@ -66,6 +74,7 @@ pub fn frames() -> Vec<(&'static str, Vec<u8>)> {
     };
     let request = |method| Request {
         url: "http://responder.example/path".to_owned(),
+        named_by: NamedBy::Operator,
         method,
         accept: "application/ocsp-response".to_owned(),
         deadline: Duration::from_secs(10),
@@ -76,14 +85,21 @@ pub fn frames() -> Vec<(&'static str, Vec<u8>)> {
         content_type: "application/ocsp-request".to_owned(),
         body: vec![0x30, 0x03, 0x0a, 0x01, 0x00],
     };
-    let hello = |unfiltered: Option<&str>| FromWorker::Hello {
-        unfiltered: unfiltered.map(str::to_owned),
+    let hello = |unconfined: &[&str]| FromWorker::Hello {
+        unconfined: unconfined.iter().map(|&reason| reason.to_owned()).collect(),
+    };
+    let destination = Destination {
+        host: "responder.example".to_owned(),
+        port: 80,
+        addresses: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        ttl: Some(Duration::from_secs(60)),
     };
     let error = FetchError::TooLarge { limit: 1 };
     let bytes = vec![0; 16];
     let from = [
-        ("hello", hello(None)),
-        ("unfiltered", hello(Some("no seccomp"))),
+        ("hello", hello(&[])),
+        ("unconfined", hello(&["no seccomp"])),
+        ("resolved", FromWorker::Resolved { id: 3, destination }),
         ("head", FromWorker::Head { id: 1, head }),
         ("chunk", FromWorker::Chunk { id: 300, bytes }),
         ("end", FromWorker::End { id: u64::MAX }),
@@ -93,8 +109,22 @@ pub fn frames() -> Vec<(&'static str, Vec<u8>)> {
         let request = request(method);
         (name, ToWorker::Fetch { id: 7, request })
     });
+    let others = [
+        ("anchor", ToWorker::Anchor(vec![0x30, 0])),
+        ("settings", ToWorker::Settings(settings())),
+        (
+            "admit",
+            ToWorker::Admit {
+                id: 3,
+                refused: None,
+            },
+        ),
+    ];
     let from = from.iter().map(|(name, frame)| (*name, encode(frame)));
-    let to = to.iter().map(|(name, frame)| (*name, encode(frame)));
+    let to = to
+        .iter()
+        .chain(&others)
+        .map(|(name, frame)| (*name, encode(frame)));
     from.chain(to)
         .map(|(name, frame)| (name, frame.expect("a short frame")))
         .collect()
@@ -107,6 +137,23 @@ fn known() -> Validators {
     }
 }
 
+fn settings() -> Settings {
+    Settings {
+        policy: Policy {
+            allow: vec![IpNet::from(IpAddr::from(Ipv4Addr::LOCALHOST))],
+            ports: vec![PortRange {
+                first: 80,
+                last: 80,
+            }],
+            https: true,
+        },
+        proxy: None,
+        resolver: None,
+        anchors: Vec::new(),
+        announce: true,
+    }
+}
+
 /// Puts an answer together, and holds the worker's part of it to its bounds.
 struct Whole {
     limit: usize,
@@ -115,6 +162,10 @@ struct Whole {
 }
 
 impl Sink for Whole {
+    async fn admit(&mut self, _: Destination) -> Result<(), String> {
+        Ok(())
+    }
+
     async fn head(&mut self, head: Head) {
         assert!(self.head.replace(head).is_none(), "two heads");
     }

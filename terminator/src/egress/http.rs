@@ -1,5 +1,5 @@
-//! One HTTP request of the egress worker: resolve, connect, ask, read. Nothing is followed, nothing
-//! is kept open, nothing is judged.
+//! One HTTP request of the egress worker: connect, ask, read. Nothing is followed, nothing is kept
+//! open, and of what comes back nothing is judged.
 //!
 //! One deadline covers all of it. The answer is handed to a [`Sink`] as it arrives, never held
 //! whole; after an error the caller tells control that no more of it comes.
@@ -14,18 +14,19 @@ use hyper::client::conn::http1;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout_at};
-use url::Url;
+use tokio::time::{Instant, timeout_at};
 
-use super::protocol::{FetchError, Head, Method, Request, Stage, Validators};
-use crate::limits::{
-    EGRESS_ADDRESSES, EGRESS_CHUNK_BYTES, EGRESS_HEAD_BYTES, EGRESS_HEADER_BYTES, EGRESS_HEADERS,
-};
+use super::connect::{self, Means};
+use super::protocol::{Destination, FetchError, Head, Method, Request, Stage, Validators};
+use super::target::Target;
+use crate::config::Proxy;
+use crate::limits::{EGRESS_CHUNK_BYTES, EGRESS_HEAD_BYTES, EGRESS_HEADER_BYTES, EGRESS_HEADERS};
 
-/// Takes an answer in pieces. An error means that nobody wants the rest.
+/// Takes an answer in pieces, and is asked beforehand whether to connect.
 pub(super) trait Sink: Send {
+    /// Whether these addresses may be connected to; the error says why not.
+    fn admit(&mut self, to: Destination) -> impl Future<Output = Result<(), String>> + Send;
     /// Status and headers.
     fn head(&mut self, head: Head) -> impl Future<Output = ()> + Send;
     /// At most [`EGRESS_CHUNK_BYTES`] of the body.
@@ -33,25 +34,26 @@ pub(super) trait Sink: Send {
 }
 
 /// Makes the request.
-pub(super) async fn perform(request: Request, sink: &mut impl Sink) -> Result<(), FetchError> {
+pub(super) async fn perform(
+    means: &Means,
+    request: Request,
+    sink: &mut impl Sink,
+) -> Result<(), FetchError> {
     let target = Target::parse(&request.url)?;
     let mut clock = Deadline::new(request.deadline);
-
-    let addresses = clock.cover(Stage::Resolve, target.resolve()).await??;
-    clock.done(Stage::Resolve);
-    let stream = clock
-        .cover(Stage::Connect, connect(&target, addresses))
-        .await??;
-    clock.done(Stage::Connect);
-    clock.peer = stream.peer_addr().ok();
-    exchange(stream, &target, &request, clock, sink).await
+    let connected = means
+        .connect(&target, request.named_by, &mut clock, sink)
+        .await?;
+    let proxy = means.settings.proxy.as_ref();
+    let outgoing = outgoing(&target, &request, proxy.filter(|_| connected.absolute))?;
+    exchange(connected.stream, outgoing, request.limit, clock, sink).await
 }
 
 /// Sends the request over a connection and passes the answer on.
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    target: &Target,
-    request: &Request,
+    outgoing: hyper::Request<Full<Bytes>>,
+    limit: usize,
     mut clock: Deadline,
     sink: &mut impl Sink,
 ) -> Result<(), FetchError> {
@@ -66,7 +68,6 @@ async fn exchange(
     // through the request too.
     tasks.spawn(connection);
 
-    let outgoing = target.request(request)?;
     let answer = clock
         .cover(Stage::Answer, sender.send_request(outgoing))
         .await?
@@ -75,14 +76,12 @@ async fn exchange(
     let head = head_of(&answer, &clock);
     let mut body = answer.into_body();
     // A body that announces too much is not begun.
-    if body.size_hint().lower() > request.limit as u64 {
-        return Err(FetchError::TooLarge {
-            limit: request.limit,
-        });
+    if body.size_hint().lower() > limit as u64 {
+        return Err(FetchError::TooLarge { limit });
     }
     let all = async {
         sink.head(head).await;
-        pass_body(&mut body, request.limit, sink).await
+        pass_body(&mut body, limit, sink).await
     };
     clock.cover(Stage::Body, all).await?
 }
@@ -103,7 +102,8 @@ pub(super) async fn perform_on(
         let _ = server.write_all(&answer).await;
     });
     let clock = Deadline::new(request.deadline);
-    exchange(stream, &target, request, clock, sink).await
+    let outgoing = outgoing(&target, request, None)?;
+    exchange(stream, outgoing, request.limit, clock, sink).await
 }
 
 async fn pass_body(
@@ -128,13 +128,13 @@ async fn pass_body(
 }
 
 /// One instant by which all stages must be done, and how long those took that are.
-struct Deadline {
+pub(super) struct Deadline {
     at: Instant,
     after: Duration,
     begun: Instant,
     stages: Vec<(Stage, Duration)>,
     /// The address that took the connection.
-    peer: Option<SocketAddr>,
+    pub(super) peer: Option<SocketAddr>,
 }
 
 impl Deadline {
@@ -144,19 +144,19 @@ impl Deadline {
             at: begun + after,
             after,
             begun,
-            stages: Vec::with_capacity(3),
+            stages: Vec::with_capacity(4),
             peer: None,
         }
     }
 
     /// Notes the end of a stage, which began when the one before ended.
-    fn done(&mut self, stage: Stage) {
+    pub(super) fn done(&mut self, stage: Stage) {
         let now = Instant::now();
         let begun = std::mem::replace(&mut self.begun, now);
         self.stages.push((stage, now - begun));
     }
 
-    async fn cover<T>(
+    pub(super) async fn cover<T>(
         &self,
         stage: Stage,
         work: impl Future<Output = T> + Send,
@@ -168,153 +168,44 @@ impl Deadline {
     }
 }
 
-/// A URL taken apart.
-struct Target {
-    /// As a URL writes it: an IPv6 address in brackets.
-    host: String,
-    port: u16,
-    /// Path and query.
-    path: String,
-}
-
-impl Target {
-    fn parse(text: &str) -> Result<Self, FetchError> {
-        let unusable = |reason: String| FetchError::Url {
-            url: text.to_owned(),
-            reason,
-        };
-        let url = Url::parse(text).map_err(|error| unusable(error.to_string()))?;
-        if url.scheme() != "http" {
-            return Err(FetchError::Scheme {
-                scheme: url.scheme().to_owned(),
-            });
-        }
-        let host = url.host_str().unwrap_or_default().to_owned();
-        if host.is_empty() {
-            return Err(unusable("it names no host".to_owned()));
-        }
-        let path = match url.query() {
-            Some(query) => format!("{}?{query}", url.path()),
-            None => url.path().to_owned(),
-        };
-        Ok(Self {
-            host,
-            port: url.port_or_known_default().unwrap_or(80),
-            path,
-        })
+/// What is sent: to the server itself, or the whole URL to a proxy.
+fn outgoing(
+    target: &Target,
+    request: &Request,
+    proxy: Option<&Proxy>,
+) -> Result<hyper::Request<Full<Bytes>>, FetchError> {
+    let uri = match proxy {
+        Some(_) => target.absolute(),
+        None => target.path.clone(),
+    };
+    let mut builder = hyper::Request::builder()
+        .uri(uri)
+        .header(header::HOST, target.authority())
+        .header(header::ACCEPT, &request.accept)
+        .header(header::USER_AGENT, USER_AGENT)
+        .header(header::CONNECTION, HeaderValue::from_static("close"));
+    if let Some(value) = proxy.and_then(connect::authorization) {
+        builder = builder.header(header::PROXY_AUTHORIZATION, value);
     }
-
-    /// Host and port as the Host header and messages have it.
-    fn authority(&self) -> String {
-        match self.port {
-            80 => self.host.clone(),
-            port => format!("{}:{port}", self.host),
+    let conditions = [
+        (header::IF_NONE_MATCH, &request.known.etag),
+        (header::IF_MODIFIED_SINCE, &request.known.last_modified),
+    ];
+    for (name, value) in conditions {
+        if let Some(value) = value {
+            builder = builder.header(name, value);
         }
     }
-
-    async fn resolve(&self) -> Result<Vec<SocketAddr>, FetchError> {
-        let failed = |reason| FetchError::Resolve {
-            host: self.host.clone(),
-            reason,
-        };
-        let found = tokio::net::lookup_host(format!("{}:{}", self.host, self.port))
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-        let addresses = interleave(found);
-        if addresses.is_empty() {
-            return Err(failed("it has no address".to_owned()));
-        }
-        Ok(addresses)
-    }
-
-    fn request(&self, request: &Request) -> Result<hyper::Request<Full<Bytes>>, FetchError> {
-        let builder = hyper::Request::builder()
-            .uri(&self.path)
-            .header(header::HOST, self.authority())
-            .header(header::ACCEPT, &request.accept)
-            .header(header::USER_AGENT, USER_AGENT)
-            .header(header::CONNECTION, HeaderValue::from_static("close"));
-        let conditions = [
-            (header::IF_NONE_MATCH, &request.known.etag),
-            (header::IF_MODIFIED_SINCE, &request.known.last_modified),
-        ];
-        let builder = conditions
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value.as_deref()?)))
-            .fold(builder, |builder, (name, value)| {
-                builder.header(name, value)
-            });
-        let built = match &request.method {
-            Method::Get => builder.method(hyper::Method::GET).body(Full::default()),
-            Method::Post { content_type, body } => builder
-                .method(hyper::Method::POST)
-                .header(header::CONTENT_TYPE, content_type)
-                .body(Full::from(body.clone())),
-        };
-        built.map_err(|error| FetchError::Url {
-            url: request.url.clone(),
-            reason: error.to_string(),
-        })
-    }
-}
-
-/// Alternates address families in the order in which the resolver preferred them (RFC 8305
-/// section 4), and drops what exceeds [`EGRESS_ADDRESSES`].
-fn interleave(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
-    let mut first = Vec::new();
-    let mut second = Vec::new();
-    for address in found {
-        match first.first() {
-            Some(head) if SocketAddr::is_ipv6(head) != address.is_ipv6() => second.push(address),
-            _ => first.push(address),
-        }
-    }
-    let mut ordered = Vec::with_capacity(first.len() + second.len());
-    let (mut first, mut second) = (first.into_iter(), second.into_iter());
-    loop {
-        let (a, b) = (first.next(), second.next());
-        if a.is_none() && b.is_none() {
-            break;
-        }
-        ordered.extend(a.into_iter().chain(b));
-    }
-    ordered.truncate(EGRESS_ADDRESSES);
-    ordered
-}
-
-/// Connects to the first address that takes it: the next one is tried when one fails, and beside it
-/// when [`ATTEMPT_DELAY`] has passed, so that a dead route costs no more than that (RFC 8305
-/// section 5).
-async fn connect(target: &Target, addresses: Vec<SocketAddr>) -> Result<TcpStream, FetchError> {
-    let mut waiting = addresses.into_iter();
-    let mut attempts = JoinSet::new();
-    let mut reasons = Vec::new();
-    loop {
-        if let Some(address) = waiting.next() {
-            attempts.spawn(async move { (address, TcpStream::connect(address).await) });
-        }
-        if attempts.is_empty() {
-            break;
-        }
-        let pause = Instant::now() + ATTEMPT_DELAY;
-        let patience = async {
-            match waiting.len() {
-                0 => std::future::pending().await,
-                _ => sleep_until(pause).await,
-            }
-        };
-        tokio::select! {
-            ended = attempts.join_next() => match ended {
-                Some(Ok((_, Ok(stream)))) => return Ok(stream),
-                Some(Ok((address, Err(error)))) => reasons.push(format!("{address}: {error}")),
-                Some(Err(_)) | None => {}
-            },
-            () = patience => {}
-        }
-    }
-    Err(FetchError::Connect {
-        host: target.authority(),
-        reason: reasons.join(", "),
+    let built = match &request.method {
+        Method::Get => builder.method(hyper::Method::GET).body(Full::default()),
+        Method::Post { content_type, body } => builder
+            .method(hyper::Method::POST)
+            .header(header::CONTENT_TYPE, content_type)
+            .body(Full::from(body.clone())),
+    };
+    built.map_err(|error| FetchError::Url {
+        url: request.url.clone(),
+        reason: error.to_string(),
     })
 }
 
@@ -351,52 +242,4 @@ fn broken(error: hyper::Error) -> FetchError {
     FetchError::Http { reason }
 }
 
-const USER_AGENT: &str = concat!("clinch/", env!("CARGO_PKG_VERSION"));
-
-/// Before the next address is tried beside one that has not answered (RFC 8305 section 8).
-const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn address(text: &str) -> SocketAddr {
-        text.parse().expect("an address")
-    }
-
-    #[test]
-    fn families_alternate_beginning_with_the_preferred_one() {
-        let found = ["[::1]:1", "[::2]:1", "1.1.1.1:1", "[::3]:1", "2.2.2.2:1"].map(address);
-        let expected = ["[::1]:1", "1.1.1.1:1", "[::2]:1", "2.2.2.2:1", "[::3]:1"].map(address);
-        assert_eq!(interleave(found.into_iter()), expected);
-    }
-
-    #[test]
-    fn a_base64_path_goes_out_as_it_came_in() {
-        let url = "http://ocsp.example/status/MFEw%2FTzBNMEsw//STAJ%2B%3D";
-        let target = Target::parse(url).expect("usable");
-        assert_eq!(target.path, "/status/MFEw%2FTzBNMEsw//STAJ%2B%3D");
-        assert_eq!(target.authority(), "ocsp.example");
-    }
-
-    #[test]
-    fn other_schemes_are_refused_by_name() {
-        for (url, scheme) in [
-            ("https://ocsp.example/", "https"),
-            ("ldap://ca.example/cn=x", "ldap"),
-            ("file:///etc/passwd", "file"),
-        ] {
-            let error = Target::parse(url).err().expect("refused");
-            assert_eq!(
-                error,
-                FetchError::Scheme {
-                    scheme: scheme.to_owned()
-                }
-            );
-        }
-        assert!(matches!(
-            Target::parse("not a url"),
-            Err(FetchError::Url { .. })
-        ));
-    }
-}
+pub(super) const USER_AGENT: &str = concat!("clinch/", env!("CARGO_PKG_VERSION"));

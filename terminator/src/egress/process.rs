@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, Signal};
 
 use super::client::SELF;
-use super::filter::{self, FilterError};
-use super::worker;
-use crate::limits::{EGRESS_FILES, EGRESS_LONGEST_PAUSE, EGRESS_LOOKUPS};
+use super::worker::{self, Confinement, Ended};
+use super::{files, filter};
+use crate::limits::{
+    EGRESS_DATA_BYTES, EGRESS_FILES, EGRESS_LONGEST_PAUSE, EGRESS_LOOKUPS, EGRESS_THREADS,
+};
 use crate::sys::privileges::{self, Account, PrivilegeError};
 
 /// Which of the two processes this is.
@@ -61,7 +63,11 @@ pub fn main(role: Role) -> Result<ExitCode, ProcessError> {
         Role::Monitor { user } => {
             die_with_parent()?;
             match user {
-                Some(user) => Account::find(&user)?.assume()?,
+                Some(user) => {
+                    Account::find(&user)?.assume()?;
+                    // Counted for the whole user: one that is shared has threads elsewhere.
+                    limit(Resource::Nproc, EGRESS_THREADS)?;
+                }
                 None => privileges::drop_capabilities()?,
             }
             confine()?;
@@ -72,7 +78,8 @@ pub fn main(role: Role) -> Result<ExitCode, ProcessError> {
         Role::Worker => {
             die_with_parent()?;
             confine()?;
-            work(filter::apply().err())
+            limit(Resource::Data, EGRESS_DATA_BYTES)?;
+            work(give_up())
         }
     }
 }
@@ -91,6 +98,9 @@ fn monitor() -> Result<ExitCode, ProcessError> {
         if ended.success() {
             return Ok(ExitCode::SUCCESS);
         }
+        if ended.code() == Some(OUTDATED.into()) {
+            continue;
+        }
         if started.elapsed() > STABLE {
             pause = FIRST_PAUSE;
         }
@@ -99,7 +109,20 @@ fn monitor() -> Result<ExitCode, ProcessError> {
     }
 }
 
-fn work(unfiltered: Option<FilterError>) -> Result<ExitCode, ProcessError> {
+/// Files first: the filter takes away the calls for it.
+fn give_up() -> Confinement {
+    let (readable, no_files) = match files::apply() {
+        Ok(readable) => (readable, None),
+        Err(error) => (files::Readable::default(), Some(error.to_string())),
+    };
+    let no_filter = filter::apply().err().map(|error| error.to_string());
+    Confinement {
+        unconfined: no_files.into_iter().chain(no_filter).collect(),
+        readable,
+    }
+}
+
+fn work(confinement: Confinement) -> Result<ExitCode, ProcessError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(EGRESS_LOOKUPS)
@@ -109,30 +132,36 @@ fn work(unfiltered: Option<FilterError>) -> Result<ExitCode, ProcessError> {
         .as_fd()
         .try_clone_to_owned()
         .map_err(system("taking over standard input"))?;
-    runtime
-        .block_on(worker::serve(
-            socket,
-            unfiltered.map(|error| error.to_string()),
-        ))
+    let ended = runtime
+        .block_on(worker::serve(socket, confinement))
         .map_err(system("talking to clinch"))?;
     // A name that is still being looked up must not keep the process.
     runtime.shutdown_background();
-    Ok(ExitCode::SUCCESS)
+    Ok(match ended {
+        Ended::Over => ExitCode::SUCCESS,
+        Ended::Outdated => ExitCode::from(OUTDATED),
+    })
 }
 
-/// Nothing it executes gains privileges, it dumps no core and opens few files.
+/// Nothing it executes gains privileges, it dumps no core, opens few files and makes none longer.
 fn confine() -> Result<(), ProcessError> {
     privileges::forbid_new_privileges()?;
     privileges::forbid_core_dumps()?;
-    // The bound in force may be lower, and only root may raise it. `None` is infinity.
-    let in_force = rustix::process::getrlimit(Resource::Nofile).maximum;
-    let most = in_force.map_or(EGRESS_FILES, |most| most.min(EGRESS_FILES));
-    let files = Rlimit {
+    limit(Resource::Nofile, EGRESS_FILES)?;
+    limit(Resource::Fsize, 0)
+}
+
+/// The bound in force may be lower, and only root may raise it.
+fn limit(resource: Resource, most: u64) -> Result<(), ProcessError> {
+    // `None` is infinity.
+    let in_force = rustix::process::getrlimit(resource).maximum;
+    let most = in_force.map_or(most, |in_force| in_force.min(most));
+    let bound = Rlimit {
         current: Some(most),
         maximum: Some(most),
     };
-    rustix::process::setrlimit(Resource::Nofile, files)
-        .map_err(|errno| system("limiting open files")(errno.into()))
+    rustix::process::setrlimit(resource, bound)
+        .map_err(|errno| system("limiting resources")(errno.into()))
 }
 
 /// The kernel kills this process when the thread that started it ends. Where that happened already,
@@ -151,3 +180,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A worker that lived this long did not die of starting.
 const STABLE: Duration = Duration::from_secs(30);
+
+/// How a worker ends that wants a successor: it may not read what the system's resolver needs now.
+const OUTDATED: u8 = 75;

@@ -5,22 +5,31 @@
 //! end, so that a body may be larger than a frame; or, at any point, a failure. Frames of different
 //! requests interleave. Both ends are the same program, so the encoding carries no version.
 //!
+//! Before anything else a worker is told its [`Settings`]. Where they say so, it reports what a host
+//! was found to be ([`Destination`]) and connects only when control agrees: a firewall can be opened
+//! in between, for these addresses and this port alone.
+//!
 //! This module encodes, decodes and bounds; it sends nothing. Whoever receives an answer must hold
 //! its body to [`Request::limit`] and must not believe anything in it before it was verified.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::policy::{Class, NamedBy};
+use super::settings::Settings;
 use crate::limits::EGRESS_FRAME_BYTES;
+use crate::observability::counters::EgressRefusal;
 
 /// One HTTP request to be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// Absolute `http://` URL.
+    /// Absolute `http://` or `https://` URL.
     pub url: String,
+    /// Who chose it.
+    pub named_by: NamedBy,
     /// GET or POST with its body.
     pub method: Method,
     /// Value of the Accept header.
@@ -95,13 +104,32 @@ pub struct Head {
     pub stages: Vec<(Stage, Duration)>,
 }
 
+/// A host and what it was found to be, before it is connected to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Destination {
+    /// Name or address: the responder's, or the proxy's where there is one.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The addresses that pass the policy, in the order in which they will be tried; none other is.
+    /// At least one, at most [`EGRESS_ADDRESSES`](crate::limits::EGRESS_ADDRESSES).
+    pub addresses: Vec<IpAddr>,
+    /// For how long DNS says so, within the bounds of `egress.ttl_min` and `egress.ttl_max`. `None`
+    /// where that is not known: the system looked up, or the host is an address.
+    pub ttl: Option<Duration>,
+}
+
 /// The part of a request during which its time ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
     /// Looking up the host name.
     Resolve,
-    /// Connecting.
+    /// While control decides about the addresses.
+    Admit,
+    /// Connecting, through the proxy if there is one.
     Connect,
+    /// The TLS handshake.
+    Secure,
     /// From the request to the status line and headers.
     Answer,
     /// Reading the body.
@@ -112,7 +140,9 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Resolve => "while its name was looked up",
+            Self::Admit => "while its addresses were let through",
             Self::Connect => "while connecting",
+            Self::Secure => "during the TLS handshake",
             Self::Answer => "while waiting for its answer",
             Self::Body => "in the middle of its answer",
         })
@@ -130,14 +160,81 @@ pub enum FetchError {
         /// The parser's reason.
         reason: String,
     },
-    /// Only http is spoken: an OCSP response and a CRL carry their own signature, and https would
-    /// need a revocation check in order to make one (RFC 5280 section 8).
+    /// Neither http nor https.
     #[error(
-        "\"{scheme}\" responders are not asked, only http ones; set `ocsp.responder` of the site to an http:// URL"
+        "\"{scheme}\" responders are not asked, only http and https ones; set `ocsp.responder` of the site to the URL of such a one"
     )]
     Scheme {
         /// The scheme of the URL.
         scheme: String,
+    },
+    /// https, which the configuration does not want.
+    #[error(
+        "https responders are not asked, because `egress.https` is false; change that, or set `ocsp.responder` to an http:// URL"
+    )]
+    HttpsOff,
+    /// A user name or password in the URL.
+    #[error(
+        "the URL has a user name in it, which a responder's never has; set `ocsp.responder` to a URL without"
+    )]
+    Credentials,
+    /// A host in a form that programs understand differently.
+    #[error(
+        "\"{host}\" is not plainly a host name or an address, so it is not asked; set `ocsp.responder` to a URL with a plain one"
+    )]
+    Host {
+        /// As given, shortened.
+        host: String,
+    },
+    /// A port that the operator did not allow.
+    #[error(
+        "responders at port {port} are not asked; if this one is right, add {port} to `egress.ports`"
+    )]
+    Port {
+        /// The port of the URL.
+        port: u16,
+    },
+    /// Every address of the host is one that the operator did not allow.
+    #[error(
+        "{host} has the address {address}, {class}, where no responder is asked; if it is a private CA's, add the network to `egress.allow`"
+    )]
+    Address {
+        /// The host of the URL.
+        host: String,
+        /// The first of its addresses.
+        address: IpAddr,
+        /// What is wrong with it.
+        class: Class,
+    },
+    /// Control, which was asked before connecting, said no.
+    #[error("{host} may not be connected to: {reason}")]
+    Refused {
+        /// The host that was found.
+        host: String,
+        /// Control's reason.
+        reason: String,
+    },
+    /// The server's certificate was not accepted, or TLS failed otherwise.
+    #[error(
+        "no TLS connection to {host} ({reason}); if its CA is your own, name it in `egress.trust`"
+    )]
+    Tls {
+        /// The host of the URL.
+        host: String,
+        /// The reason.
+        reason: String,
+    },
+    /// The proxy did not connect through.
+    #[error(
+        "the proxy {proxy} does not connect to {host} ({reason}); check its rules and `egress.proxy`"
+    )]
+    Proxy {
+        /// The proxy.
+        proxy: String,
+        /// Where it was to connect to.
+        host: String,
+        /// What it answered.
+        reason: String,
     },
     /// The request is longer than a frame.
     #[error(
@@ -199,9 +296,46 @@ pub enum FetchError {
     Gone,
 }
 
+impl FetchError {
+    /// The rule of the egress policy that was broken, if that is why.
+    pub fn refusal(&self) -> Option<EgressRefusal> {
+        match self {
+            Self::Url { .. } => Some(EgressRefusal::Url),
+            Self::Scheme { .. } | Self::HttpsOff => Some(EgressRefusal::Scheme),
+            Self::Credentials => Some(EgressRefusal::Credentials),
+            Self::Host { .. } => Some(EgressRefusal::Host),
+            Self::Port { .. } => Some(EgressRefusal::Port),
+            Self::Address { .. } => Some(EgressRefusal::Address),
+            Self::Refused { .. } => Some(EgressRefusal::Firewall),
+            Self::Tls { .. } => Some(EgressRefusal::Tls),
+            Self::Proxy { .. } => Some(EgressRefusal::Proxy),
+            Self::RequestTooLarge { .. }
+            | Self::Resolve { .. }
+            | Self::Connect { .. }
+            | Self::TimedOut { .. }
+            | Self::TooLarge { .. }
+            | Self::Http { .. }
+            | Self::Busy { .. }
+            | Self::Silent
+            | Self::Gone => None,
+        }
+    }
+}
+
 /// From control to the worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ToWorker {
+    /// A CA for https, DER. All of them come before the settings.
+    Anchor(Vec<u8>),
+    /// How to work from now on. What is under way goes on as it began.
+    Settings(Settings),
+    /// What control says to a [`FromWorker::Resolved`].
+    Admit {
+        /// Of the request.
+        id: u64,
+        /// Why it must not connect, if so.
+        refused: Option<String>,
+    },
     /// Make this request.
     Fetch {
         /// Named in every frame of the answer. Never used twice.
@@ -216,8 +350,15 @@ pub(super) enum ToWorker {
 pub(super) enum FromWorker {
     /// The first frame of a new worker: whatever was asked of an earlier one is lost.
     Hello {
-        /// Why its system calls could not be limited, in words, if so.
-        unfiltered: Option<String>,
+        /// What the machine did not let it give up, in words.
+        unconfined: Vec<String>,
+    },
+    /// The host is found, and control is to say whether to connect.
+    Resolved {
+        /// Of the request.
+        id: u64,
+        /// What would be connected to.
+        destination: Destination,
     },
     /// An answer begins.
     Head {
@@ -296,6 +437,7 @@ mod tests {
     fn a_request_longer_than_a_frame_is_not_encoded() {
         let request = Request {
             url: "u".repeat(EGRESS_FRAME_BYTES),
+            named_by: NamedBy::Certificate,
             method: Method::Get,
             accept: String::new(),
             deadline: Duration::from_secs(1),

@@ -228,10 +228,36 @@ reasons! {
         Network => "network",
         /// The deadline passed.
         TimedOut => "timed_out",
+        /// The URL, or where it leads, is not allowed by `[egress]`.
+        NotAllowed => "not_allowed",
         /// The egress process was not there.
         Egress => "egress",
         /// The file that stands for a responder cannot be read.
         File => "file",
+    }
+}
+
+reasons! {
+    /// Why the egress process did not ask a responder, or was not let through to it.
+    EgressRefusal {
+        /// The URL is none.
+        Url => "url",
+        /// Neither http nor https, or https where that is off.
+        Scheme => "scheme",
+        /// A user name or password in the URL.
+        Credentials => "credentials",
+        /// A host written so that programs understand it differently.
+        Host => "host",
+        /// A port that is not in `egress.ports`.
+        Port => "port",
+        /// An address that is not public and not in `egress.allow`.
+        Address => "address",
+        /// Control or its firewall did not let the address through.
+        Firewall => "firewall",
+        /// The certificate of an https responder was not accepted, or TLS failed.
+        Tls => "tls",
+        /// The proxy did not connect through.
+        Proxy => "proxy",
     }
 }
 
@@ -250,6 +276,8 @@ pub struct FetchCounters {
     pub cache_refused: Counter,
     /// Writes to the cache that failed.
     pub cache_write_failures: Counter,
+    /// Requests that the egress policy, or what stands for it, did not let through.
+    pub egress_refused: ByReason<EgressRefusal, { EgressRefusal::COUNT }>,
     /// Times the egress process was started.
     pub egress_starts: Counter,
     /// Reloads that took effect.

@@ -262,6 +262,12 @@ impl Scrape {
             None,
             reasons("result", |result| fetches.results.value(result)),
         )?;
+        page.counter(
+            "clinch_egress_refusals",
+            "Requests that the egress policy, a proxy or TLS did not let through",
+            None,
+            reasons("reason", |reason| fetches.egress_refused.value(reason)),
+        )?;
         page.histogram(
             "clinch_ocsp_fetch_duration",
             "Time an attempt to get an OCSP response took",

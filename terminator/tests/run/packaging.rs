@@ -1,8 +1,14 @@
 //! The files of `packaging/`, judged by systemd's own tools where they are installed.
 
-use std::fs;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::{fs, thread};
+
+use clinch::cli::demo::authority::LeafSpec;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+
+use super::place::{Place, eventually};
 
 #[test]
 fn systemd_finds_no_fault_with_the_units_and_little_exposure() {
@@ -46,4 +52,87 @@ fn text(output: &Output) -> String {
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text += &String::from_utf8_lossy(&output.stderr);
     text
+}
+
+#[test]
+fn the_system_calls_of_the_unit_let_the_egress_process_resolve_and_confine_itself() {
+    let Some(filter) = filter_of_the_unit() else {
+        eprintln!(
+            "SKIPPED the_system_calls_of_the_unit: no systemd-analyze, or no <asm/unistd_64.h>"
+        );
+        return;
+    };
+    let mut place = Place::with_leaf(LeafSpec {
+        // Nobody listens there: that it says so shows that the name was looked up.
+        ocsp_urls: vec!["http://localhost:1/".to_owned()],
+        ..LeafSpec::default()
+    });
+    place.tables = "[log]\nlevel = \"debug\"\n".to_owned();
+    let log = thread::spawn(move || {
+        rustix::thread::set_no_new_privs(true).expect("allowed");
+        seccompiler::apply_filter(&filter).expect("the kernel takes it");
+        let running = place.start();
+        running.connect();
+        eventually("the responder was asked", || {
+            place.log().contains("ocsp_failed").then_some(())
+        });
+        place.log()
+    });
+    let log = log.join().expect("as it should be");
+    assert!(log.contains("cannot connect to localhost:1"), "{log}");
+    assert!(!log.contains("egress_unconfined"), "{log}");
+}
+
+/// What `SystemCallFilter` of the unit leaves, as systemd builds it: the first line says what is
+/// allowed, a line with `~` takes away, a later one adds.
+fn filter_of_the_unit() -> Option<BpfProgram> {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/clinch.service");
+    let unit = fs::read_to_string(unit).expect("readable");
+    let header = fs::read_to_string("/usr/include/x86_64-linux-gnu/asm/unistd_64.h").ok()?;
+    let numbers: HashMap<&str, i64> = header
+        .lines()
+        .filter_map(|line| line.strip_prefix("#define __NR_")?.split_once(' '))
+        .filter_map(|(name, number)| Some((name, number.trim().parse().ok()?)))
+        .collect();
+    let mut allowed = BTreeMap::new();
+    let lines = unit.lines();
+    for line in lines.filter_map(|line| line.strip_prefix("SystemCallFilter=")) {
+        let (taken, names) = match line.strip_prefix('~') {
+            Some(names) => (true, names),
+            None => (false, line),
+        };
+        for name in names.split(' ') {
+            for call in calls(name)? {
+                // A name of another architecture has no number here.
+                let Some(&number) = numbers.get(&call[..]) else {
+                    continue;
+                };
+                match taken {
+                    true => drop(allowed.remove(&number)),
+                    false => drop(allowed.insert(number, Vec::new())),
+                }
+            }
+        }
+    }
+    let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let filter = SeccompFilter::new(allowed, denied, SeccompAction::Allow, TargetArch::x86_64);
+    filter.expect("sound").try_into().ok()
+}
+
+/// The system calls that a name, or a group of names, stands for.
+fn calls(name: &str) -> Option<Vec<String>> {
+    if !name.starts_with('@') {
+        return Some(vec![name.to_owned()]);
+    }
+    let listed = Command::new("systemd-analyze")
+        .args(["syscall-filter", name])
+        .output()
+        .ok()?;
+    let mut calls = Vec::new();
+    let listed = text(&listed);
+    let names = listed.lines().skip(1).map(str::trim);
+    for inner in names.filter(|name| !name.is_empty() && !name.starts_with('#')) {
+        calls.extend(self::calls(inner)?);
+    }
+    Some(calls)
 }

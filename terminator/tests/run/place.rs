@@ -87,7 +87,7 @@ impl Place {
     pub(crate) fn write_config(&self) -> PathBuf {
         let at = |name: &str| self.path(name).display().to_string();
         let text = format!(
-            "{}cache_dir = \"{}\"\n[admin]\nlisten = \"{}\"\n[listen.public]\naddress = \"{}\"\n\
+            "{}cache_dir = \"{}\"\n[egress]\nallow = [\"127.0.0.0/8\"]\nports = [\"1-65535\"]\n[admin]\nlisten = \"{}\"\n[listen.public]\naddress = \"{}\"\n\
              [[site]]\nnames = \"{NAME}\"\ncert = \"{}\"\nkey = \"{}\"\nbackend = \"{}\"\n{}",
             self.top,
             at("cache"),

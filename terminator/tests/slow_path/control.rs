@@ -317,15 +317,15 @@ async fn a_crash_of_the_egress_worker_costs_a_second() {
 
 #[tokio::test]
 async fn the_egress_process_is_not_root_where_clinch_gives_up_root() {
-    egress_runs_as("user = \"nobody\"", "65534").await;
+    egress_runs_as("user = \"nobody\"", "", "65534").await;
 }
 
 #[tokio::test]
 async fn the_egress_process_may_have_a_user_of_its_own() {
-    egress_runs_as("user = \"nobody\"\n[egress]\nuser = \"daemon\"", "1").await;
+    egress_runs_as("user = \"nobody\"", "\nuser = \"daemon\"", "1").await;
 }
 
-async fn egress_runs_as(settings: &str, uid: &str) {
+async fn egress_runs_as(settings: &str, egress: &str, uid: &str) {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root can start a process of another user");
         return;
@@ -333,6 +333,7 @@ async fn egress_runs_as(settings: &str, uid: &str) {
     let mut world = World::new().await;
     world.site(&world.spec("a.test"), "");
     world.top = settings.to_owned();
+    world.egress += egress;
     let running = world.start(WAIT).await;
     let (_, worker) = egress_processes().await;
     let line = status_line(worker, "Uid").expect("a line of status");

@@ -1,22 +1,51 @@
 //! The egress process as a real child: what it brings back from servers of every kind, that none
 //! delays another, and that it comes back when it dies and goes when it is no longer needed.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::support::{
     Reply, egress_processes, eventually, is_gone, kill, program, serve, serve_raw,
 };
+use clinch::config::Config;
+use clinch::egress::policy::Class;
 use clinch::egress::protocol::Stage;
-use clinch::egress::{Client, FetchError, Method, Request, State, Validators};
+use clinch::egress::{
+    Client, FetchError, Launch, Method, NamedBy, Request, Settings, State, Validators,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn launch() -> Client {
-    Client::launch(program(), None).expect("egress starts")
+    launch_with(
+        "allow = [\"127.0.0.0/8\", \"::1\"]\nports = [\"1-65535\"]",
+        None,
+    )
 }
+
+/// With these lines of `[egress]`.
+fn launch_with(lines: &str, user: Option<&str>) -> Client {
+    let text = format!("{REST}[egress]\n{lines}\n");
+    let config = match Config::parse(&text) {
+        Ok(config) => config,
+        Err(error) => panic!("{error}"),
+    };
+    let launched = Client::launch(Launch {
+        program: program(),
+        user,
+        settings: Settings::read(&config.egress).expect("readable"),
+        counters: Arc::default(),
+    });
+    launched.expect("egress starts")
+}
+
+/// What a configuration needs beside.
+const REST: &str = "[[site]]\nnames = \"a.test\"\ncert = \"/c\"\nkey = \"/k\"\nbackend = \"b:1\"\n\
+                    [listen.public]\naddress = \"127.0.0.1:8443\"\n";
 
 fn get(url: String) -> Request {
     Request {
         url,
+        named_by: NamedBy::Certificate,
         method: Method::Get,
         accept: "application/ocsp-response".to_owned(),
         deadline: Duration::from_secs(5),
@@ -227,7 +256,7 @@ async fn each_failure_has_its_name() {
         matches!(error, Err(FetchError::Resolve { .. })),
         "{error:?}"
     );
-    let error = client.fetch(get("https://127.0.0.1/".to_owned())).await;
+    let error = client.fetch(get("ldap://127.0.0.1/".to_owned())).await;
     assert!(matches!(error, Err(FetchError::Scheme { .. })), "{error:?}");
     let error = client
         .fetch(get("http://h/".to_owned() + &"x".repeat(70_000)))
@@ -299,7 +328,7 @@ async fn it_becomes_its_user_without_a_way_back() {
         eprintln!("SKIPPED: only root can start a process of another user");
         return;
     }
-    let client = Client::launch(program(), Some("nobody")).expect("egress starts");
+    let client = launch_with("", Some("nobody"));
     client
         .workers()
         .wait_for(|&n| n == 1)
@@ -311,6 +340,20 @@ async fn it_becomes_its_user_without_a_way_back() {
         Some("2"),
         "the worker's calls are filtered"
     );
+    let limits = std::fs::read_to_string(format!("/proc/{worker}/limits")).expect("running");
+    for bound in [
+        "core file size",
+        "file size",
+        "processes",
+        "data size",
+        "open files",
+    ] {
+        let line = limits
+            .lines()
+            .find(|line| line.starts_with(&format!("Max {bound}")));
+        let hard = line.and_then(|line| line[26..].split_ascii_whitespace().nth(1));
+        assert!(hard.is_some_and(|hard| hard != "unlimited"), "{limits}");
+    }
     for pid in [monitor, worker] {
         let line = |name| crate::support::status_line(pid, name).expect("a line of status");
         let uids = line("Uid");
@@ -323,4 +366,107 @@ async fn it_becomes_its_user_without_a_way_back() {
             assert_eq!(line(set), "0000000000000000", "{set} of {pid}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_certificate_may_not_name_is_refused_and_counted() {
+    let address = serve(|_| Reply::Http(200, Vec::new(), Vec::new())).await;
+    let client = launch_with("", None);
+    let ask = async |url: String| client.fetch(get(url)).await.expect_err("refused");
+    let port = address.port();
+    let error = ask(format!("http://{address}/")).await;
+    assert_eq!(error, FetchError::Port { port });
+    for host in [
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "169.254.169.254",
+        "[::ffff:127.0.0.1]",
+    ] {
+        let error = ask(format!("http://{host}/")).await;
+        assert!(matches!(error, FetchError::Address { .. }), "{error}");
+        assert!(error.to_string().contains("`egress.allow`"), "{error}");
+    }
+    for host in ["2130706433", "0x7f.1", "0177.0.0.1", "127.1"] {
+        let error = ask(format!("http://{host}/")).await;
+        assert!(matches!(error, FetchError::Host { .. }), "{error}");
+    }
+    let error = ask("http://user@ocsp.example/".to_owned()).await;
+    assert_eq!(error, FetchError::Credentials);
+}
+
+#[tokio::test]
+async fn a_responder_of_the_operator_may_be_on_this_machine() {
+    let address = serve(|_| Reply::Http(200, Vec::new(), b"here".to_vec())).await;
+    let client = launch_with("", None);
+    let mut request = get(format!("http://{address}/"));
+    request.named_by = NamedBy::Operator;
+    assert_eq!(client.fetch(request).await.expect("allowed").body, b"here");
+    let mut request = get("http://169.254.169.254/latest/meta-data/".to_owned());
+    request.named_by = NamedBy::Operator;
+    let error = client.fetch(request).await.expect_err("refused");
+    assert!(
+        matches!(
+            error,
+            FetchError::Address {
+                class: Class::Metadata,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn new_settings_count_from_the_next_request_on_and_after_a_crash() {
+    let address = serve(|_| Reply::Http(200, Vec::new(), Vec::new())).await;
+    let url = format!("http://{address}/");
+    let client = launch();
+    assert!(client.fetch(get(url.clone())).await.is_ok());
+    let config = Config::parse(REST).unwrap_or_else(|error| panic!("{error}"));
+    client
+        .set(Settings::read(&config.egress).expect("readable"))
+        .await;
+    assert!(client.fetch(get(url.clone())).await.is_err());
+    let mut workers = client.workers();
+    kill(egress_processes().await.1);
+    workers.wait_for(|&n| n == 2).await.expect("a new worker");
+    let error = client.fetch(get(url)).await.expect_err("refused");
+    assert!(matches!(error, FetchError::Port { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn connections_wait_until_they_are_let_through() {
+    let address = serve(|_| Reply::Http(200, Vec::new(), b"through".to_vec())).await;
+    let client = launch();
+    let mut gate = client.gate().await;
+    let url = format!("http://localhost:{}/", address.port());
+    let asking = tokio::spawn({
+        let (client, url) = (client.clone(), url.clone());
+        async move { client.fetch(get(url)).await }
+    });
+    let pending = gate.recv().await.expect("it asks");
+    assert_eq!(pending.destination.host, "localhost");
+    assert_eq!(pending.destination.port, address.port());
+    assert!(pending.destination.addresses.contains(&address.ip()));
+    assert!(!asking.is_finished());
+    pending.admit();
+    let response = asking.await.expect("no panic").expect("let through");
+    assert_eq!(response.body, b"through");
+
+    let asking = tokio::spawn({
+        let (client, url) = (client.clone(), url.clone());
+        async move { client.fetch(get(url)).await }
+    });
+    gate.recv()
+        .await
+        .expect("it asks")
+        .refuse("not today".to_owned());
+    let error = asking.await.expect("no panic").expect_err("refused");
+    assert!(error.to_string().contains("not today"), "{error}");
+    drop(gate);
+    assert!(matches!(
+        client.fetch(get(url)).await,
+        Err(FetchError::Refused { .. })
+    ));
 }

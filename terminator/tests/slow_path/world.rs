@@ -31,6 +31,8 @@ pub(crate) struct World {
     sites: Vec<String>,
     /// Put in front of the tables.
     pub(crate) top: String,
+    /// Lines of `[egress]`: responders on this machine may be asked.
+    pub(crate) egress: String,
     /// Address of the listener.
     pub(crate) address: String,
 }
@@ -66,6 +68,7 @@ impl World {
             responder: format!("http://{address}/ocsp"),
             sites: Vec::new(),
             top: String::new(),
+            egress: "allow = [\"127.0.0.0/8\", \"::1\"]\nports = [\"1-65535\"]".to_owned(),
             address: "127.0.0.1:8443".to_owned(),
         }
     }
@@ -131,9 +134,10 @@ impl World {
     pub(crate) fn write_config(&self) -> PathBuf {
         let path = self.path("clinch.toml");
         let text = format!(
-            "cache_dir = {:?}\n{}\n[admin]\nlisten = false\n[listen.public]\naddress = {:?}\n{}",
+            "cache_dir = {:?}\n{}\n[egress]\n{}\n[admin]\nlisten = false\n[listen.public]\naddress = {:?}\n{}",
             self.path("cache"),
             self.top,
+            self.egress,
             self.address,
             self.sites.join("\n")
         );

@@ -254,6 +254,14 @@ impl Scene {
             writeln!(text, "\n[log]\nlevel = \"warn\"")?;
         }
         writeln!(text, "\n[admin]\nlisten = {admin:?}\n")?;
+        writeln!(
+            text,
+            "# The demo's responder is here; a public CA's needs no such lines."
+        )?;
+        writeln!(
+            text,
+            "[egress]\nallow = [\"127.0.0.1\"]\nports = [\"1024-65535\"]\n"
+        )?;
         writeln!(text, "[timeouts]\ndrain = \"2s\"")?;
         Ok(text)
     }
