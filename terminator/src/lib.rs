@@ -14,6 +14,7 @@ pub mod control;
 pub mod crl;
 pub mod data;
 pub mod egress;
+pub mod firewall;
 pub mod limits;
 pub mod observability;
 pub mod ocsp;

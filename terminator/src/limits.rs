@@ -227,3 +227,32 @@ pub const STEERING_ROWS: usize = 1000;
 /// Connections on their way from one worker to another, for each receiver; beyond it they are
 /// served where they are.
 pub const HANDED_OVER_WAITING: usize = 1024;
+
+/// Addresses that are open for one host at once, and that a question may name.
+pub const FIREWALL_ADDRESSES: usize = 64;
+
+/// Longest TTL that an opening is given: names in use are asked for again anyway.
+pub const FIREWALL_LONGEST_TTL: Duration = Duration::from_secs(3600);
+
+/// Between two looks whether the rules are still there. Each question is a look, too.
+pub const FIREWALL_CHECK: Duration = Duration::from_secs(5);
+
+/// Between two readings of the configuration by the keeper of the rules; how long a certificate with
+/// a new responder may have to wait.
+pub const FIREWALL_REREAD: Duration = Duration::from_secs(2);
+
+/// How long an address that the keeper of the rules looked up itself is taken to hold. It looks
+/// twice in that time.
+pub const FIREWALL_RESOLVE: Duration = Duration::from_secs(60);
+
+/// For `nft`, `iptables` or `ipset` to end.
+pub const FIREWALL_PROGRAM_TIME: Duration = Duration::from_secs(10);
+
+/// For the keeper of the rules to answer a question; egress connects afterwards.
+pub const FIREWALL_ASK_TIME: Duration = Duration::from_secs(3);
+
+/// Questions to the keeper of the rules at once; further ones wait.
+pub const FIREWALL_CONNECTIONS: usize = 64;
+
+/// Longest question, and longest answer, bytes.
+pub const FIREWALL_LINE_BYTES: u64 = 16 * 1024;

@@ -17,6 +17,7 @@ mod completions;
 mod crl;
 pub mod demo;
 mod egress;
+mod firewall;
 mod man;
 mod ocsp;
 mod probe;
@@ -53,6 +54,7 @@ enum Command {
     Ocsp(ocsp::Args),
     Crl(crl::Args),
     Probe(probe::Args),
+    Firewall(firewall::Args),
     Schema(schema::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -72,6 +74,7 @@ impl Command {
             Self::Ocsp(args) => ocsp::run(&args),
             Self::Crl(args) => crl::run(&args),
             Self::Probe(args) => probe::run(&args),
+            Self::Firewall(args) => firewall::run(&args),
             Self::Schema(args) => schema::run(&args),
             Self::Completions(args) => completions::run(&args),
             Self::Man(args) => man::run(&args),

@@ -9,12 +9,12 @@ use super::document::{Document, Path};
 use super::forms::{OcspSwitch, PathOrOff, PortOrRange};
 use super::problem::{Fault, Problem, Unusable, nearest};
 use super::raw::{
-    EgressTable, File, LimitsTable, ListenTable, LogFormat, Misplaced, OcspTable, SiteTable,
-    SteeringTable, TimeoutsTable, UnknownSni,
+    EgressTable, File, FirewallTable, LimitsTable, ListenTable, LogFormat, Misplaced, OcspTable,
+    SiteTable, SteeringTable, TimeoutsTable, UnknownSni,
 };
 use super::{
-    Admin, AdminAddress, Backend, CertificateFiles, Cipher, Config, Confinement, Egress, Group,
-    Listener, Log, Ocsp, PortRange, Proxy, Resolver, Site, Steering, TlsVersion,
+    Admin, AdminAddress, Backend, CertificateFiles, Cipher, Config, Confinement, Egress, Firewall,
+    Group, Listener, Log, Ocsp, PortRange, Proxy, Resolver, Site, Steering, TlsVersion,
 };
 use super::{names, values};
 use crate::limits::{Limits, Timeouts};
@@ -62,6 +62,9 @@ impl Builder<'_, '_> {
                 }),
             },
             egress: self.egress(&top.key("egress"), file.egress),
+            firewall: file
+                .firewall
+                .map(|table| self.firewall(&top.key("firewall"), table)),
             steering: file.steering.as_ref().map(steering).unwrap_or_default(),
         }
     }
@@ -187,6 +190,20 @@ impl Builder<'_, '_> {
                 ttl_min,
                 ttl_max,
             }),
+        }
+    }
+
+    fn firewall(&mut self, path: &Path, table: FirewallTable) -> Firewall {
+        let socket = match table.socket {
+            PathOrOff::Off => None,
+            PathOrOff::Text(text) => self.usable(&path.key("socket"), &text, values::socket_path),
+        };
+        let prefixes = path.key("prefixes");
+        Firewall {
+            format: table.format,
+            socket,
+            prefixes: self.list(&prefixes, "network", &table.prefixes, values::network),
+            hold: table.hold.0,
         }
     }
 

@@ -9,6 +9,7 @@
 mod build;
 mod document;
 mod egress;
+mod firewall;
 mod forms;
 mod names;
 mod problem;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{Limits, Timeouts};
 
 pub use egress::{Egress, PortRange, Proxy, Resolver, Secret};
+pub use firewall::{Firewall, FirewallFormat};
 pub use problem::{ConfigError, Fault, Problem, Unusable};
 pub use reference::reference;
 pub use shape::schema;
@@ -55,6 +57,8 @@ pub struct Config {
     pub log: Log,
     /// The process that talks to responders.
     pub egress: Egress,
+    /// The rules that pin that process; `None`: nobody is asked to open an address.
+    pub firewall: Option<Firewall>,
     /// How connections find their core.
     pub steering: Steering,
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::forms::{OcspSwitch, OneOrMany, PathOrOff, PortOrRange, Wait};
 use super::stapling::{CertIdHash, NonceUse, OnRevoked, RequestMethod};
-use super::{Cipher, Group, ProxyVersion, SteeringMode, TlsVersion};
+use super::{Cipher, FirewallFormat, Group, ProxyVersion, SteeringMode, TlsVersion};
 use crate::limits::{Limits, Timeouts};
 
 /// Configuration of clinch.
@@ -62,6 +62,8 @@ pub(super) struct File {
     /// The process that talks to OCSP responders.
     #[serde(default)]
     pub(super) egress: EgressTable,
+    /// The rules that pin that process (docs/EGRESS.md).
+    pub(super) firewall: Option<FirewallTable>,
     /// How connections find their core (docs/STEERING.md).
     pub(super) steering: Option<SteeringTable>,
 }
@@ -384,6 +386,29 @@ impl Default for EgressTable {
     }
 }
 
+/// The rules that pin the egress process, which `clinch firewall apply` keeps in the kernel
+/// (docs/EGRESS.md).
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FirewallTable {
+    /// The packet filter: `"nftables"`, or one of the iptables family together with `ipset`:
+    /// `"iptables"`, `"iptables-nft"`, `"iptables-legacy"`.
+    pub(super) format: FirewallFormat,
+    /// Unix socket at which `clinch firewall apply` can be asked to open addresses, or `false`: it
+    /// then looks names up itself twice a minute, and a responder that moves in between is missed
+    /// until the next look.
+    pub(super) socket: PathOrOff,
+    /// Networks (`"192.0.2.0/24"`) outside of which nothing is opened. Without any, every address of the
+    /// public Internet and of `egress.allow` may be opened for a host that a certificate or the
+    /// configuration names.
+    #[schemars(length(max = 256))]
+    pub(super) prefixes: Vec<String>,
+    /// How long an address stays open beyond the TTL of the DNS answer that named it. Shorter than a
+    /// fetch takes, and one may be cut off in the middle.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
+    pub(super) hold: Wait,
+}
+
 /// How connections find their core. Without this table the kernel spreads them by hash, and nothing
 /// is prepared: `mode` can then be changed at a restart only.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -469,6 +494,17 @@ impl Default for TimeoutsTable {
             drain: Wait(timeouts.drain),
             linger: Wait(timeouts.linger),
             startup_wait: Wait(timeouts.startup_wait),
+        }
+    }
+}
+
+impl Default for FirewallTable {
+    fn default() -> Self {
+        Self {
+            format: FirewallFormat::default(),
+            socket: PathOrOff::Off,
+            prefixes: Vec::new(),
+            hold: Wait(super::firewall::HOLD),
         }
     }
 }

@@ -79,7 +79,8 @@ pub(super) fn absolute(text: &str) -> Result<PathBuf, Unusable> {
     Ok(path.to_owned())
 }
 
-fn socket_path(text: &str) -> Result<PathBuf, Unusable> {
+/// Path of a unix socket.
+pub(super) fn socket_path(text: &str) -> Result<PathBuf, Unusable> {
     if text.len() > SOCKET_PATH_MAX {
         return Err(Unusable::LongSocketPath);
     }
