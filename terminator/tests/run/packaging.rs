@@ -40,6 +40,38 @@ fn systemd_finds_no_fault_with_the_units_and_little_exposure() {
     }
 }
 
+#[test]
+fn systemd_finds_no_fault_with_the_unit_of_the_firewall_and_little_exposure() {
+    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
+    let drop_in = "clinch-firewall.service.d/iptables.conf";
+    for with_drop_in in [false, true] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        let unit = fs::read_to_string(packaging.join("clinch-firewall.service"));
+        let unit = unit
+            .expect("readable")
+            .replace("/usr/bin/clinch", env!("CARGO_BIN_EXE_clinch"))
+            .replace("Documentation=man:clinch(1)\n", "")
+            .replace("Before=clinch.service\n", "");
+        // By the name that `analyze` looks for.
+        fs::write(at("clinch.service"), unit).expect("written");
+        if with_drop_in {
+            fs::create_dir(at("clinch.service.d")).expect("ours");
+            let to = at("clinch.service.d/iptables.conf");
+            fs::copy(packaging.join(drop_in), to).expect("copied");
+        }
+        let Some(verified) = analyze(&["verify"], directory.path()) else {
+            eprintln!("SKIPPED systemd_finds_no_fault_with_the_unit: no systemd-analyze");
+            return;
+        };
+        assert!(verified.status.success(), "{}", text(&verified));
+        assert_eq!(text(&verified), "", "not even a warning");
+        let threshold = ["security", "--offline=true", "--threshold=30", "--no-pager"];
+        let judged = analyze(&threshold, directory.path()).expect("it was there just now");
+        assert!(judged.status.success(), "{}", text(&judged));
+    }
+}
+
 fn analyze(arguments: &[&str], directory: &Path) -> Option<Output> {
     Command::new("systemd-analyze")
         .args(arguments)
