@@ -90,6 +90,26 @@ impl Network {
         self.on(&self.client, program, arguments)
     }
 
+    /// Names the server that programs run by [`Network::on_server`] ask for addresses.
+    pub fn name_server(&self, address: &str) {
+        // ip-netns(8) puts what lies here over /etc.
+        let folder = self.folder();
+        std::fs::create_dir_all(&folder).expect("root may");
+        let text = format!("nameserver {address}\n");
+        std::fs::write(folder.join("resolv.conf"), text).expect("root may");
+    }
+
+    /// A program that will run on the server side, with the name server named for it.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.server, program]);
+        command
+    }
+
+    fn folder(&self) -> std::path::PathBuf {
+        std::path::Path::new("/etc/netns").join(&self.server)
+    }
+
     /// Sets a switch of the kernel for one side.
     pub fn set(&self, on_server: bool, switch: &str, value: u32) {
         let side = if on_server {
@@ -111,6 +131,8 @@ impl Drop for Network {
         for side in [&self.server, &self.client] {
             run("ip", &["netns", "del", side]);
         }
+        // There only if a name server was named.
+        let _ = std::fs::remove_dir_all(self.folder());
     }
 }
 
