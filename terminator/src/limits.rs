@@ -117,6 +117,30 @@ pub const DESCRIPTORS_PER_PROCESS: u64 = 128;
 /// Fetches in flight at once at one responder; one while it is in trouble.
 pub const FETCHES_PER_RESPONDER: usize = 4;
 
+/// Questions that a responder gets at once after a pause, before [`RESPONDER_PACE`] holds.
+pub const RESPONDER_BURST: u32 = 64;
+
+/// Between two questions to one responder, on average: 72,000 an hour.
+pub const RESPONDER_PACE: Duration = Duration::from_millis(50);
+
+/// Questions in flight at responders in trouble, together: so many that hang leave room for the rest.
+pub const FETCHES_IN_TROUBLE: usize = FETCHES_IN_FLIGHT / 2;
+
+/// Responders that fetches are counted for by name; those beyond are counted together.
+pub const RESPONDERS_COUNTED: usize = 256;
+
+/// CRLs in flight at once: each may have [`CRL_BYTES`].
+pub const CRLS_IN_FLIGHT: usize = 4;
+
+/// A whole CRL: some have tens of MB.
+pub const CRL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Between two looks at a CRL whose server can say that it has not changed, at most.
+pub const CRL_PACE: Duration = Duration::from_secs(3600);
+
+/// Certificates that one name given to `clinch ocsp fetch` or `explain` may stand for.
+pub const CERTIFICATES_NAMED: usize = 16;
+
 /// Before a responder that failed is asked again, for whichever certificate; doubled with each
 /// further failure.
 pub const RESPONDER_FIRST_REST: Duration = Duration::from_millis(500);

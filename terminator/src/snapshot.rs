@@ -217,6 +217,11 @@ impl Table {
         })
     }
 
+    /// The site that has a name on some listener, default sites left aside.
+    pub fn site_named(&self, name: &str) -> Option<SiteIndex> {
+        self.names.iter().find_map(|names| names.find(name))
+    }
+
     /// Chooses the site for a server name (already lower case): exact, then wildcard, then the
     /// listener's default.
     pub fn choose(&self, listener: usize, name: Option<&str>) -> Choice {

@@ -16,6 +16,7 @@ pub mod hello;
 pub mod matrix;
 pub mod metrics;
 pub mod network;
+pub mod openssl_ca;
 pub mod peers;
 pub mod place;
 pub mod process;

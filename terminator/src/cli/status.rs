@@ -180,7 +180,7 @@ fn remarks(control: &Status) -> String {
 }
 
 /// Columns as wide as their widest cell.
-fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(super) fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let head = head.iter().map(|cell| (*cell).to_owned()).collect();
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
     let widths: Vec<usize> = (0..rows[0].len())
@@ -197,7 +197,7 @@ fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     lines.collect()
 }
 
-fn until(instant: Option<SystemTime>, at: SystemTime) -> String {
+pub(super) fn until(instant: Option<SystemTime>, at: SystemTime) -> String {
     match instant.map(|instant| instant.duration_since(at)) {
         None => "-".to_owned(),
         Some(Ok(left)) => span(left),

@@ -8,11 +8,13 @@ use tokio::task::{Id, JoinError};
 
 use super::Control;
 use super::book::{Track, consequence, dice, label, validity};
-use super::fetch::{self, Answer, Failure, Question};
+use super::fetch::{self, Answer, Failure, News, Question};
 use super::gather;
+use super::inquiry::Outcome;
 use super::keeper::Work;
 use super::schedule::{self, Pace};
 use crate::clock;
+use crate::egress::Validators;
 use crate::limits::REVOKED_RETRY;
 use crate::ocsp::{Revocation, VerifiedStaple};
 use crate::snapshot::{CertificateIndex, SlotState};
@@ -22,76 +24,126 @@ impl Control {
     pub(super) fn ask_what_is_due(&mut self) {
         let now = clock::now();
         while let Some(certificate) = self.book.queue.next(now) {
-            let subject = &self.book.subjects[certificate as usize];
-            let Ok(responders) = &subject.plan else {
-                continue;
-            };
-            let left = self.time_left(certificate, now);
-            let table = Arc::clone(&self.publisher.current().table);
-            let leaf = &table.certificates[certificate as usize].identity.leaf;
-            tracing::debug!(
-                event = "ocsp_fetch_triggered",
-                certificate = %label(leaf),
-                responder = responders[0],
-                "asking the responder"
-            );
-            let identity = &table.certificates[certificate as usize].identity;
-            let Some(issuer) = subject.issuer(identity).cloned() else {
-                continue;
-            };
-            let question = Question {
-                certificate,
-                responders: responders.clone(),
-                named_by: subject.named_by(),
-                issuer,
-                policy: gather::policy(subject),
-                settings: subject.ocsp.clone(),
-                patience: schedule::patience(left, subject.ocsp.timeout),
-                table,
-            };
-            let asking = fetch::ask(self.client.clone(), question);
-            let id = self.questions.spawn(asking).id();
-            self.asked.insert(id, certificate);
+            self.ask(certificate, now);
         }
+    }
+
+    /// Asks about one certificate, which the queue has given.
+    pub(super) fn ask(&mut self, certificate: CertificateIndex, now: SystemTime) {
+        let subject = &self.book.subjects[certificate as usize];
+        let table = Arc::clone(&self.publisher.current().table);
+        let identity = &table.certificates[certificate as usize].identity;
+        let (Ok(responders), Some(issuer)) = (&subject.plan, subject.issuer(identity)) else {
+            return;
+        };
+        tracing::debug!(
+            event = "ocsp_fetch_triggered",
+            certificate = %label(&identity.leaf),
+            responder = responders[0],
+            "asking the responder"
+        );
+        let left = self.time_left(certificate, now);
+        let question = Question {
+            certificate,
+            responders: responders.clone(),
+            named_by: subject.named_by(),
+            issuer: issuer.clone(),
+            policy: gather::policy(subject),
+            settings: subject.ocsp.clone(),
+            patience: schedule::patience(left, subject.ocsp.timeout),
+            known: self.may_say_unchanged(certificate, now),
+            table,
+        };
+        let asking = fetch::ask(self.client.clone(), question);
+        let id = self.questions.spawn(asking).id();
+        self.asked.insert(id, certificate);
     }
 
     /// Handles an answer together with all others that are in, in one publish.
     pub(super) fn take_answers(&mut self, first: Result<(Id, Answer), JoinError>) {
         let mut states = Vec::new();
         let mut next = Some(first);
+        let mut told = Vec::new();
         while let Some(answer) = next {
             match answer {
-                Ok((id, answer)) => {
+                Ok((id, mut answer)) => {
                     self.asked.remove(&id);
+                    if self.inquiries.is_about(answer.certificate) {
+                        let steps = std::mem::take(&mut answer.trace);
+                        told.push((answer.certificate, Outcome::of(&answer.result), steps));
+                    }
                     states.extend(self.take_answer(answer));
                 }
                 Err(error) => self.recover(&error),
             }
             next = self.questions.try_join_next_with_id();
         }
-        if !states.is_empty() {
-            self.publisher.publish(|snapshot| {
-                for (certificate, state) in states {
-                    let fits = snapshot.set_slot(certificate, state);
-                    debug_assert!(fits, "verified against the certificate of this slot");
-                }
-            });
+        self.publish_states(states);
+        for (certificate, outcome, steps) in told {
+            self.tell(certificate, outcome, steps);
         }
+    }
+
+    /// Publishes new states, all at once.
+    pub(super) fn publish_states(&mut self, states: Vec<(CertificateIndex, SlotState)>) {
+        if states.is_empty() {
+            return;
+        }
+        self.publisher.publish(|snapshot| {
+            for (certificate, state) in states {
+                let fits = snapshot.set_slot(certificate, state);
+                debug_assert!(fits, "verified against the certificate of this slot");
+            }
+        });
+    }
+
+    /// What names the staple in use, where it is enough to hear that there is nothing newer.
+    fn may_say_unchanged(
+        &self,
+        certificate: CertificateIndex,
+        now: SystemTime,
+    ) -> Option<(usize, Validators)> {
+        let known = self.book.tracks[certificate as usize]
+            .validators
+            .as_deref()?;
+        let state = &self.publisher.current().slots[certificate as usize].state;
+        let SlotState::Stapled(staple) = state else {
+            return None;
+        };
+        let margin = self.book.subjects[certificate as usize].ocsp.margin;
+        let enough = schedule::asks_for_newer_only(validity(staple, None), margin, now);
+        enough.then(|| known.clone())
     }
 
     /// Returns the state to publish, where it changes.
     fn take_answer(&mut self, answer: Answer) -> Option<(CertificateIndex, SlotState)> {
         let certificate = answer.certificate;
         let now = clock::now();
-        for (result, took) in &answer.attempts {
-            self.counters.results.one(*result);
-            self.counters.time.record(*took);
+        for attempt in &answer.attempts {
+            self.counters.results.one(attempt.result);
+            self.counters.time.record(attempt.took);
+            self.tally.one(&attempt.host, attempt.result);
+            if let Some(dated) = attempt.dated {
+                self.timekeeping.hear(&attempt.host, dated, now);
+            }
         }
+        self.name_the_clock(now);
         let reached = answer.reached;
         self.book.queue.finished(certificate, reached, now);
         self.book.unsettled.remove(&certificate);
         let changed = match answer.result {
-            Ok(staple) => self.take_staple(certificate, staple, now),
+            Ok(News::Staple(staple)) => {
+                let state = self.take_staple(certificate, staple, answer.fresh, now);
+                self.book.tracks[certificate as usize].validators = match state {
+                    Some(_) => answer.validators.map(Box::new),
+                    None => None,
+                };
+                state
+            }
+            Ok(News::Unchanged) => {
+                self.keep_staple(certificate, answer.fresh, now);
+                None
+            }
             Err(Failure::Revoked(revocation)) => self.take_revoked(certificate, &revocation, now),
             Err(failure) => {
                 self.take_failure(certificate, &failure, &answer.responder, now);
@@ -105,6 +157,7 @@ impl Control {
         &mut self,
         certificate: CertificateIndex,
         staple: Arc<VerifiedStaple>,
+        fresh: Option<Duration>,
         now: SystemTime,
     ) -> Option<SlotState> {
         let snapshot = Arc::clone(self.publisher.current());
@@ -113,6 +166,17 @@ impl Control {
                 .identity
                 .leaf,
         );
+        // The clock may have been set since the response was verified.
+        let skew = self.book.subjects[certificate as usize].ocsp.skew;
+        if staple.not_after() <= now || staple.this_update() > now + skew {
+            tracing::warn!(
+                event = "clock_outran",
+                certificate = name,
+                "the clock was set while the responder was asked: it is asked again"
+            );
+            self.book.queue.schedule(certificate, now);
+            return None;
+        }
         let track = &mut self.book.tracks[certificate as usize];
         // Whoever sits on the way may play back an old response; one from before the revocation
         // says nothing about the time after it.
@@ -142,7 +206,8 @@ impl Control {
             _ => staple,
         };
         let pace = Pace::of(&self.book.subjects[certificate as usize].ocsp);
-        let next = schedule::refresh_at(validity(&staple), now, pace, dice());
+        let fresh_until = fresh.map(|fresh| now + fresh);
+        let next = schedule::refresh_at(validity(&staple, fresh_until), now, pace, dice());
         self.book.queue.schedule(certificate, next);
         let until = clock::rfc3339(staple.not_after());
         tracing::info!(
@@ -153,6 +218,37 @@ impl Control {
         );
         self.assign(Work::Write(Arc::clone(&staple)));
         Some(SlotState::Stapled(staple))
+    }
+
+    /// The responder has nothing newer.
+    fn keep_staple(
+        &mut self,
+        certificate: CertificateIndex,
+        fresh: Option<Duration>,
+        now: SystemTime,
+    ) {
+        let snapshot = Arc::clone(self.publisher.current());
+        let SlotState::Stapled(staple) = &snapshot.slots[certificate as usize].state else {
+            // It ended, or was withdrawn, in the meantime.
+            self.book.queue.schedule(certificate, now);
+            return;
+        };
+        let track = &mut self.book.tracks[certificate as usize];
+        track.failures = 0;
+        track.last_error = None;
+        let pace = Pace::of(&self.book.subjects[certificate as usize].ocsp);
+        let fresh_until = fresh.map(|fresh| now + fresh);
+        let next = schedule::refresh_at(validity(staple, fresh_until), now, pace, dice());
+        self.book.queue.schedule(certificate, next);
+        let leaf = &snapshot.table.certificates[certificate as usize]
+            .identity
+            .leaf;
+        tracing::debug!(
+            event = "ocsp_unchanged",
+            certificate = label(leaf),
+            refresh = clock::rfc3339(next),
+            "the responder has nothing newer"
+        );
     }
 
     fn take_revoked(

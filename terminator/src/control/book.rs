@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use rustls_pki_types::CertificateDer;
 
-use super::fetch;
+use super::fetch::{self, host_of};
 use super::gather::{self, Cached};
 use super::load::Subject;
 use super::queue::Queue;
@@ -18,6 +18,7 @@ use super::schedule::{self, Pace, Validity};
 use crate::certificate::{Fingerprint, Identity, Leaf};
 use crate::clock;
 use crate::config::OnRevoked;
+use crate::egress::Validators;
 use crate::observability::counters::FetchCounters;
 use crate::ocsp::{Policy, Revocation, VerifiedStaple};
 use crate::snapshot::{CertificateIndex, SlotState, Snapshot, Table};
@@ -42,6 +43,8 @@ pub(super) struct Track {
     pub(super) revoked_at: Option<SystemTime>,
     /// When the CA was known to say so; an answer from before then says nothing against it.
     pub(super) revoked_known: Option<SystemTime>,
+    /// What names the staple in use, and which responder called it so.
+    pub(super) validators: Option<Box<(usize, Validators)>>,
 }
 
 impl Track {
@@ -53,6 +56,7 @@ impl Track {
             last_error: Some(format!("revoked by the CA since {since}")),
             revoked_at: Some(revocation.revoked_at()),
             revoked_known: Some(revocation.this_update()),
+            validators: None,
         }
     }
 
@@ -100,7 +104,11 @@ impl Book {
         let mut states = Vec::with_capacity(cached.len());
         for (index, cached) in cached.into_iter().enumerate() {
             let identity = &table.certificates[index].identity;
-            let host = host(&book.subjects[index]);
+            let responders = book.subjects[index].plan.as_ref().ok();
+            // Turns are counted for the responder that is asked first.
+            let host = responders
+                .and_then(|plan| plan.first())
+                .map(|url| host_of(url));
             book.queue.enter(host.as_deref());
             let state = match kept.get(&identity.leaf.fingerprint) {
                 Some(kept) => book.take_over(index, identity, kept, now),
@@ -117,7 +125,7 @@ impl Book {
     pub(super) fn known(&self, snapshot: &Snapshot) -> HashMap<Fingerprint, Kept> {
         let mut known = HashMap::new();
         for (index, subject) in (0..).zip(&self.subjects) {
-            if subject.plan.is_ok() {
+            if subject.plan.is_ok() || !subject.crls.is_empty() {
                 let identity = &snapshot.table.certificates[index as usize].identity;
                 let kept = Kept {
                     issuer: subject.issuer(identity).cloned(),
@@ -141,6 +149,11 @@ impl Book {
     ) -> SlotState {
         let subject = &self.subjects[index];
         if subject.plan.is_err() {
+            // What a CRL said stands until a newer one says otherwise.
+            if let (SlotState::Revoked, false) = (&kept.state, subject.crls.is_empty()) {
+                self.tracks[index] = kept.track.clone();
+                return SlotState::Revoked;
+            }
             return SlotState::NotApplicable;
         }
         let certificate = CertificateIndex::try_from(index).expect("as many as the table");
@@ -205,7 +218,8 @@ impl Book {
         }
         if let Some(staple) = from_cache(&name, cached, counters) {
             let pace = Pace::of(&subject.ocsp);
-            let due = schedule::refresh_at(validity(&staple), staple.this_update(), pace, dice());
+            let begun = staple.this_update();
+            let due = schedule::refresh_at(validity(&staple, None), begun, pace, dice());
             self.queue.schedule(certificate, due);
             return SlotState::Stapled(staple);
         }
@@ -273,26 +287,16 @@ pub(super) fn label(leaf: &Leaf) -> String {
 }
 
 /// What the schedule needs of a staple.
-pub(super) fn validity(staple: &VerifiedStaple) -> Validity {
+pub(super) fn validity(staple: &VerifiedStaple, fresh_until: Option<SystemTime>) -> Validity {
     Validity {
         this_update: staple.this_update(),
         next_update: staple.next_update(),
         not_after: staple.not_after(),
+        fresh_until,
     }
 }
 
 /// A number in `[0, 1)` for the schedule.
 pub(super) fn dice() -> f64 {
     rand::random()
-}
-
-/// Host and port of the responder that is asked first; turns are counted for it.
-fn host(subject: &Subject) -> Option<String> {
-    let first = subject.plan.as_ref().ok()?.first()?;
-    let authority = url::Url::parse(first).ok().and_then(|url| {
-        let host = url.host_str()?.to_owned();
-        Some(format!("{host}:{}", url.port_or_known_default()?))
-    });
-    // One that does not parse fails at once, whoever it is counted with.
-    Some(authority.unwrap_or_else(|| first.clone()))
 }

@@ -6,14 +6,16 @@
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls_pki_types::CertificateDer;
 
+use super::freshness;
 use super::schedule::Trouble;
+use super::trace::{Step, Trace};
 use crate::clock;
 use crate::config::{NonceUse, Ocsp, RequestMethod};
-use crate::egress::{Client, FetchError, Method, NamedBy, Request, Response, Validators};
+use crate::egress::{Client, FetchError, Head, Method, NamedBy, Request, Response, Validators};
 use crate::limits::OCSP_RESPONSE_BYTES;
 use crate::observability::counters::FetchResult;
 use crate::ocsp::{
@@ -39,6 +41,29 @@ pub(super) struct Question {
     pub(super) settings: Ocsp,
     /// For each responder.
     pub(super) patience: Duration,
+    /// What names the staple in use, and which responder called it so: it may say that there is
+    /// nothing newer.
+    pub(super) known: Option<(usize, Validators)>,
+}
+
+/// What a responder gave.
+pub(super) enum News {
+    /// A verified response.
+    Staple(Arc<VerifiedStaple>),
+    /// Nothing newer than the staple in use.
+    Unchanged,
+}
+
+/// One attempt at one responder.
+pub(super) struct Attempt {
+    /// Host and port of the responder.
+    pub(super) host: String,
+    /// How it ended.
+    pub(super) result: FetchResult,
+    /// How long it took.
+    pub(super) took: Duration,
+    /// What the HTTP server believes the time to be.
+    pub(super) dated: Option<SystemTime>,
 }
 
 /// What came of a question.
@@ -47,9 +72,15 @@ pub(super) struct Answer {
     pub(super) certificate: CertificateIndex,
     /// The verified response, or why there is none. Of several responders the last one's, unless an
     /// earlier one gave a verified *revoked*.
-    pub(super) result: Result<Arc<VerifiedStaple>, Failure>,
-    /// Each attempt with its duration, for the counters.
-    pub(super) attempts: Vec<(FetchResult, Duration)>,
+    pub(super) result: Result<News, Failure>,
+    /// Each attempt, for the counters.
+    pub(super) attempts: Vec<Attempt>,
+    /// Each step, for whoever asks.
+    pub(super) trace: Vec<Step>,
+    /// What names the response, and which responder called it so.
+    pub(super) validators: Option<(usize, Validators)>,
+    /// For how long HTTP calls the response fresh.
+    pub(super) fresh: Option<Duration>,
     /// The first responder was there, whatever it said.
     pub(super) reached: bool,
     /// The responder whose answer this is.
@@ -193,37 +224,79 @@ pub(super) async fn ask(client: Client, question: Question) -> Answer {
         certificate: question.certificate,
         result: Err(Failure::Fetch(FetchError::Gone)),
         attempts: Vec::new(),
+        trace: Vec::new(),
+        validators: None,
+        fresh: None,
         reached: true,
         responder: String::new(),
     };
+    let mut trace = Trace::begin();
     for (turn, responder) in question.responders.iter().enumerate() {
         let began = Instant::now();
-        let result = ask_one(&client, &question, responder).await;
+        let mut head = Head::default();
+        let result = ask_one(&client, &question, turn, &mut trace, &mut head).await;
         let counted = match &result {
-            Ok(_) => FetchResult::Good,
+            Ok(News::Staple(_)) => FetchResult::Good,
+            Ok(News::Unchanged) => FetchResult::Unchanged,
             Err(failure) => failure.counted_as(),
         };
-        answer.attempts.push((counted, began.elapsed()));
+        trace.note(match &result {
+            Ok(News::Staple(staple)) => format!("verified: {}", describe(staple)),
+            Ok(News::Unchanged) => "not modified: the staple in use stays".to_owned(),
+            Err(failure) => format!("failed: {failure}"),
+        });
+        answer.attempts.push(Attempt {
+            host: host_of(responder),
+            result: counted,
+            took: began.elapsed(),
+            dated: freshness::dated(&head),
+        });
+        answer.fresh = freshness::fresh_for(&head);
+        answer.validators = (head.validators.are_there()).then_some((turn, head.validators));
         let failed = result.as_ref().err();
         if turn == 0 {
             answer.reached = !failed.is_some_and(Failure::is_of_responder);
         }
         let settled = failed.is_none_or(Failure::is_revoked);
-        answer.result = result.map(Arc::new);
+        answer.result = result;
         answer.responder.clone_from(responder);
         if settled {
             break;
         }
     }
+    answer.trace = trace.end();
     answer
+}
+
+/// A staple in words.
+fn describe(staple: &VerifiedStaple) -> String {
+    let next = staple.next_update().map(clock::rfc3339);
+    format!(
+        "good; thisUpdate {}, nextUpdate {}, may be stapled until {}",
+        clock::rfc3339(staple.this_update()),
+        next.as_deref().unwrap_or("(none)"),
+        clock::rfc3339(staple.not_after())
+    )
+}
+
+/// Host and port of a URL; one that does not parse is its own host.
+pub(super) fn host_of(url: &str) -> String {
+    let authority = url::Url::parse(url).ok().and_then(|url| {
+        let host = url.host_str()?.to_owned();
+        Some(format!("{host}:{}", url.port_or_known_default()?))
+    });
+    authority.unwrap_or_else(|| url.to_owned())
 }
 
 /// Asks one responder and judges what it says.
 async fn ask_one(
     client: &Client,
     question: &Question,
-    responder: &str,
-) -> Result<VerifiedStaple, Failure> {
+    turn: usize,
+    trace: &mut Trace,
+    head: &mut Head,
+) -> Result<News, Failure> {
+    let responder = question.responders[turn].as_str();
     let identity = &question.table.certificates[question.certificate as usize].identity;
     let (leaf, issuer) = (&identity.chain[0], &question.issuer);
     let mut policy = question.policy.clone();
@@ -233,7 +306,10 @@ async fn ask_one(
         NamedBy::Certificate => None,
     };
     let body = match file {
-        Some(path) => read(path).await?,
+        Some(path) => {
+            trace.note(format!("reading {}", path.display()));
+            read(path).await?
+        }
         None => {
             let settings = &question.settings;
             let nonce = (settings.nonce != NonceUse::Off).then(|| Nonce(rand::random()));
@@ -243,12 +319,18 @@ async fn ask_one(
                 (Some(nonce), NonceUse::Require) => NonceRule::Present(nonce),
                 (Some(nonce), _) => NonceRule::Same(nonce),
             };
-            body_of(carry(client, question, &request, responder).await?)?
+            let response = carry(client, question, &request, turn, trace).await?;
+            trace.note_answer(&response.head, response.body.len());
+            head.clone_from(&response.head);
+            if response.head.status == 304 && question.known.is_some() {
+                return Ok(News::Unchanged);
+            }
+            body_of(response)?
         }
     };
     let at = clock::now();
     match ocsp::verify(&body, leaf, issuer, &policy, at) {
-        Ok(staple) => Ok(staple),
+        Ok(staple) => Ok(News::Staple(Arc::new(staple))),
         Err(refusal @ Refusal::Revoked { .. }) => {
             Err(match Revocation::verify(&body, leaf, issuer, &policy, at) {
                 Ok(Some(revocation)) => Failure::Revoked(Arc::new(revocation)),
@@ -266,8 +348,10 @@ async fn carry(
     client: &Client,
     question: &Question,
     request: &ocsp::Request,
-    responder: &str,
+    turn: usize,
+    trace: &mut Trace,
 ) -> Result<Response, Failure> {
+    let responder = question.responders[turn].as_str();
     let deadline = Instant::now() + question.patience;
     let named_by = question.named_by;
     let post = || {
@@ -284,14 +368,22 @@ async fn carry(
         RequestMethod::Auto => request.get_url(responder),
     };
     let Some(url) = url else {
+        trace.note(format!("POST {responder}"));
         return Ok(client.fetch(post()).await?);
     };
-    let response = client
-        .fetch(http(url, named_by, Method::Get, deadline))
-        .await?;
+    trace.note(format!("GET {url}"));
+    let mut get = http(url, named_by, Method::Get, deadline);
+    if let Some((asked, known)) = &question.known
+        && *asked == turn
+    {
+        get.known.clone_from(known);
+    }
+    let response = client.fetch(get).await?;
     Ok(match response.head.status {
         // Wrong path, wrong method, or a URL that is too long for that server.
         400 | 404 | 405 | 414 | 501 if settings.method == RequestMethod::Auto => {
+            trace.note_answer(&response.head, response.body.len());
+            trace.note(format!("POST {responder}"));
             client.fetch(post()).await?
         }
         _ => response,
@@ -354,8 +446,6 @@ const RESPONSE_TYPE: &str = "application/ocsp-response";
 
 #[cfg(test)]
 mod tests {
-    use crate::egress::Head;
-
     use super::*;
 
     fn response(status: u16, content_type: Option<&str>) -> Response {

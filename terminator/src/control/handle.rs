@@ -2,6 +2,8 @@
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::explain::Explanation;
+use super::inquiry::Fetched;
 use super::reload::{ReloadError, ReloadReport};
 use super::status::Status;
 use crate::limits::CONTROL_COMMANDS;
@@ -16,6 +18,9 @@ pub struct Handle {
 /// What control is asked to do.
 pub(super) enum Command {
     Status(oneshot::Sender<Status>),
+    /// Answered with one receiver for each certificate of that name.
+    Fetch(String, oneshot::Sender<Vec<oneshot::Receiver<Fetched>>>),
+    Explain(String, oneshot::Sender<Explanation>),
     Reload(oneshot::Sender<Result<ReloadReport, ReloadError>>),
     Shutdown,
 }
@@ -31,6 +36,28 @@ impl Handle {
     pub async fn status(&self) -> Option<Status> {
         let (answer, answered) = oneshot::channel();
         self.commands.send(Command::Status(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Asks now, whatever is planned, about the certificates that a name stands for (none: there is
+    /// no such name), and says what came of it, step by step. `None` when control has ended; what a
+    /// reload overtakes is left out.
+    pub async fn fetch(&self, name: String) -> Option<Vec<Fetched>> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.commands.send(Command::Fetch(name, answer)).await;
+        sent.ok()?;
+        let mut fetched = Vec::new();
+        for one in answered.await.ok()? {
+            fetched.extend(one.await.ok());
+        }
+        Some(fetched)
+    }
+
+    /// Why a name does or does not get a staple. `None` when control has ended.
+    pub async fn explain(&self, name: String) -> Option<Explanation> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.commands.send(Command::Explain(name, answer)).await;
+        sent.ok()?;
         answered.await.ok()
     }
 

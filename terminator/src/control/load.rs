@@ -49,6 +49,8 @@ pub struct Subject {
     pub trust: Arc<[CertificateDer<'static>]>,
     /// What is fetched: responders to ask in turn, or why nothing is.
     pub plan: Result<Vec<String>, Skip>,
+    /// CRLs to watch, to be tried in turn: those of a certificate that has no responder.
+    pub crls: Vec<String>,
 }
 
 impl Subject {
@@ -66,22 +68,25 @@ impl Subject {
         }
     }
 
-    /// Why none of its responders can be asked as things are configured, if so. What their names turn
+    /// Why none of its responders or CRLs can be asked as things are configured, if so. What their names turn
     /// out to be is seen when they are asked.
     fn refused(&self, egress: &egress::Settings) -> Option<String> {
-        let responders = self.plan.as_deref().ok()?;
+        let (what, urls, by) = match &self.plan {
+            Ok(responders) => ("responder", responders, self.named_by()),
+            Err(_) => ("CRL at", &self.crls, NamedBy::Certificate),
+        };
         let mut first = None;
-        for url in responders {
-            if fetch::file_of(url).is_some() {
+        for url in urls {
+            if by == NamedBy::Operator && fetch::file_of(url).is_some() {
                 return None;
             }
-            let error = egress.check(url, self.named_by()).err()?;
+            let error = egress.check(url, by).err()?;
             first.get_or_insert((url, error));
         }
         let (url, error) = first?;
         let cert = self.files.cert.display();
         Some(format!(
-            "{cert}: its responder {url} will not be asked: {error}"
+            "{cert}: its {what} {url} will not be asked: {error}"
         ))
     }
 
@@ -350,6 +355,7 @@ impl<'a> Loader<'a> {
             sites: vec![site.name.clone()],
             class: class(&identity, &site.ocsp),
             ocsp: site.ocsp.clone(),
+            crls: crls(&identity, &plan, &trust),
             trust,
             plan,
         });
@@ -502,6 +508,22 @@ fn plan(
         return Err(Skip::NoIssuer);
     }
     Ok(responders)
+}
+
+/// A list can be verified only with the issuer at hand.
+fn crls(
+    identity: &Identity,
+    plan: &Result<Vec<String>, Skip>,
+    trust: &[CertificateDer<'static>],
+) -> Vec<String> {
+    let issued =
+        || identity.issuer().is_some() || issuer_among(&identity.chain[0], trust).is_some();
+    match plan {
+        Err(Skip::NoResponder) if !identity.leaf.crl_urls.is_empty() && issued() => {
+            identity.leaf.crl_urls.clone()
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn class(identity: &Identity, ocsp: &Ocsp) -> Class {

@@ -14,18 +14,27 @@
 mod answers;
 mod book;
 mod cache;
+mod clocks;
+pub mod explain;
 mod fetch;
 mod files;
+mod freshness;
 mod gather;
 mod handle;
+pub mod inquiry;
 mod keeper;
+mod list_fetch;
+pub mod lists;
 pub mod load;
 mod queue;
 mod reload;
 mod resolve;
 mod schedule;
 pub mod status;
+pub mod tally;
 mod tickets;
+mod timekeeping;
+pub mod trace;
 mod watch;
 
 use std::collections::HashMap;
@@ -54,8 +63,13 @@ use book::Book;
 use cache::{Cache, CacheError};
 use fetch::Answer;
 use handle::Command;
+use inquiry::Inquiries;
 use keeper::{Keeper, Work};
+use list_fetch::ListAnswer;
+use lists::Lists;
 use reload::{Read, Reloads};
+use tally::Tally;
+use timekeeping::{Ends, Timekeeping};
 use watch::Watch;
 
 /// What control starts from.
@@ -91,8 +105,12 @@ pub struct Control {
     begun: bool,
     handle: Handle,
     commands: mpsc::Receiver<Command>,
-    /// The wall clock and one that nobody sets, read together.
-    clocks: (SystemTime, Instant),
+    inquiries: Inquiries,
+    lists: Lists,
+    tally: Tally,
+    timekeeping: Timekeeping,
+    clock_suspected: bool,
+    ends: Ends,
     ending: bool,
 }
 
@@ -123,6 +141,7 @@ pub struct FirstFetch {
 enum Event {
     Command(Command),
     Answer(Result<(Id, Answer), JoinError>),
+    List(Result<(Id, ListAnswer), JoinError>),
     Gathered(Box<Read>),
     FilesChanged,
     EgressWorker,
@@ -158,6 +177,7 @@ impl Control {
         } = gathered.loaded;
         let nothing = HashMap::new();
         let counters = &setup.counters;
+        let lists = Lists::open(&table, &subjects, None);
         let (book, states) = Book::open(&table, subjects, gathered.cached, &nothing, counters);
         let first = Snapshot {
             generation: 1,
@@ -184,7 +204,12 @@ impl Control {
             reloads: Reloads::default(),
             handle,
             commands,
-            clocks: (clock::now(), Instant::now()),
+            inquiries: Inquiries::default(),
+            lists,
+            tally: Tally::default(),
+            timekeeping: Timekeeping::new(clock::now(), Instant::now()),
+            clock_suspected: false,
+            ends: Ends::default(),
             ending: false,
         };
         Ok((control, subscribers))
@@ -246,6 +271,7 @@ impl Control {
         tracing::info!(
             event = "stapling_started",
             certificates = self.book.subjects.len(),
+            crls = self.lists.len(),
             skipped = self.counters.skipped.value(),
             from_cache = self.counters.from_cache.value(),
             "stapling task started"
@@ -255,10 +281,12 @@ impl Control {
     /// Waits for one event and handles it. May be dropped while it waits; handling does not wait.
     async fn turn(&mut self) {
         self.ask_what_is_due();
+        self.look_at_lists();
         let pause = self.pause();
         let event = tokio::select! {
             Some(command) = self.commands.recv() => Event::Command(command),
             Some(answer) = self.questions.join_next_with_id() => Event::Answer(answer),
+            Some(answer) = self.lists.questions.join_next_with_id() => Event::List(answer),
             gathered = self.reloads.gathered() => Event::Gathered(Box::new(gathered)),
             () = self.watch.settled() => Event::FilesChanged,
             Ok(()) = self.egress_workers.changed() => Event::EgressWorker,
@@ -270,9 +298,16 @@ impl Control {
                 // Whoever asked may have gone.
                 let _ = answer.send(self.status());
             }
+            Event::Command(Command::Fetch(name, answer)) => {
+                let _ = answer.send(self.fetch_now(&name));
+            }
+            Event::Command(Command::Explain(name, answer)) => {
+                let _ = answer.send(self.explain(&name));
+            }
             Event::Command(Command::Reload(reply)) => self.start_reload(Some(reply)),
             Event::Command(Command::Shutdown) => self.ending = true,
             Event::Answer(answer) => self.take_answers(answer),
+            Event::List(answer) => self.take_list(answer),
             Event::Gathered(gathered) => self.finish_reload(*gathered),
             Event::FilesChanged => {
                 tracing::info!(
@@ -293,27 +328,10 @@ impl Control {
         self.mind_the_clock();
     }
 
-    /// Due times are instants of the wall clock, as validities are. A clock that was ahead at boot
-    /// and then set right must not leave them in a distant future.
-    fn mind_the_clock(&mut self) {
-        let (wall, steady) = self.clocks;
-        self.clocks = (clock::now(), Instant::now());
-        let expected = wall + self.clocks.1.duration_since(steady);
-        if let Ok(back) = expected.duration_since(self.clocks.0)
-            && back > CLOCK_STEP
-        {
-            tracing::warn!(
-                event = "clock_set_back",
-                seconds = back.as_secs(),
-                "the clock of this machine was set back; refreshes are planned anew"
-            );
-            self.book.queue.clock_set_back(back);
-        }
-    }
-
     /// At most a second: the wall clock may be set, and old snapshots are to be dropped.
     fn pause(&self) -> Duration {
-        let next = self.book.queue.next_due();
+        let next = [self.book.queue.next_due(), self.lists.queue.next_due()];
+        let next = next.into_iter().flatten().min();
         let until = next.and_then(|next| next.duration_since(clock::now()).ok());
         until.map_or(TICK, |until| until.clamp(SHORTEST_TICK, TICK))
     }
@@ -385,9 +403,6 @@ fn slots(since: u64, states: Vec<SlotState>) -> imbl::Vector<Slot> {
 fn holds(slot: &Slot, at: SystemTime) -> bool {
     matches!(&slot.state, SlotState::Stapled(staple) if at < staple.not_after())
 }
-
-/// A step back of the clock that matters.
-const CLOCK_STEP: Duration = Duration::from_secs(30);
 
 const TICK: Duration = Duration::from_secs(1);
 

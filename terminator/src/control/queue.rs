@@ -1,8 +1,9 @@
 //! Which certificates are asked about next: due ones in order of time, a bounded number at once,
 //! and few at a time for each responder.
 //!
-//! One heap for all certificates, no task and no timer for each. A responder in trouble is asked one
-//! question at a time, at growing distances, and delays nobody but the certificates that need it.
+//! One heap for all certificates, no task and no timer for each. A responder gets a burst of questions
+//! and then a steady pace. One in trouble is asked one question at a time, at growing distances, and
+//! delays nobody but the certificates that need it.
 //! Time is passed in; nothing is fetched here. The caller starts what [`Queue::next`] gives and must
 //! report its end to [`Queue::finished`].
 
@@ -11,22 +12,27 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use crate::limits::{
-    FETCHES_IN_FLIGHT, FETCHES_PER_RESPONDER, RESPONDER_FIRST_REST, RESPONDER_LONGEST_REST,
+    FETCHES_IN_FLIGHT, FETCHES_IN_TROUBLE, FETCHES_PER_RESPONDER, RESPONDER_BURST,
+    RESPONDER_FIRST_REST, RESPONDER_LONGEST_REST, RESPONDER_PACE,
 };
 use crate::snapshot::CertificateIndex;
 
 /// What is to be asked, and when.
-#[derive(Default)]
 pub(super) struct Queue {
+    /// In flight at once.
+    most: usize,
     due: BinaryHeap<Reverse<(SystemTime, CertificateIndex)>>,
     /// For each certificate when it is due. An entry of the heap that says otherwise is void.
     at: Vec<Option<SystemTime>>,
     /// For each certificate the responder that its turn is counted against.
-    responder: Vec<Option<usize>>,
+    responder: Vec<Option<ResponderIndex>>,
     responders: Vec<Responder>,
-    by_host: HashMap<String, usize>,
+    by_host: HashMap<String, ResponderIndex>,
     in_flight: usize,
 }
+
+/// Position in [`Queue::responders`]. Four bytes, for there may be a million certificates.
+type ResponderIndex = u32;
 
 /// One host that answers for any number of certificates.
 #[derive(Default)]
@@ -36,18 +42,39 @@ struct Responder {
     failures: u32,
     /// Not asked before.
     resting_until: Option<SystemTime>,
+    /// When the questions so far would have been asked at the steady pace.
+    paced_until: Option<SystemTime>,
     /// Due, and waiting for a turn.
     waiting: VecDeque<CertificateIndex>,
 }
 
+impl Default for Queue {
+    fn default() -> Self {
+        Self::with_most(FETCHES_IN_FLIGHT)
+    }
+}
+
 impl Queue {
+    /// An empty queue that lets that many be in flight at once.
+    pub(super) fn with_most(most: usize) -> Self {
+        Self {
+            most,
+            due: BinaryHeap::new(),
+            at: Vec::new(),
+            responder: Vec::new(),
+            responders: Vec::new(),
+            by_host: HashMap::new(),
+            in_flight: 0,
+        }
+    }
+
     /// Enters the next certificate, in the order of the table, with the host of its responder.
     pub(super) fn enter(&mut self, host: Option<&str>) {
         let responder = host.map(|host| match self.by_host.get(host) {
             Some(&known) => known,
             None => {
+                let index = self.responders.len().try_into().expect("fewer than 2^32");
                 self.responders.push(Responder::default());
-                let index = self.responders.len() - 1;
                 self.by_host.insert(host.to_owned(), index);
                 index
             }
@@ -75,22 +102,51 @@ impl Queue {
     /// Takes the next certificate to ask about.
     pub(super) fn next(&mut self, now: SystemTime) -> Option<CertificateIndex> {
         self.sort_due(now);
-        if self.in_flight >= FETCHES_IN_FLIGHT {
+        if self.in_flight >= self.most {
             return None;
         }
-        let (index, _) = self
-            .responders
-            .iter()
-            .enumerate()
-            .filter(|(_, responder)| responder.may_be_asked(now))
-            // The one with the fewest questions: nobody starves behind a popular one.
-            .min_by_key(|(_, responder)| responder.in_flight)?;
-        let responder = &mut self.responders[index];
-        let certificate = responder.waiting.pop_front()?;
-        responder.in_flight += 1;
-        self.in_flight += 1;
+        let troubled = |responder: &Responder| responder.failures > 0;
+        let in_trouble = self.responders.iter().filter(|r| troubled(r));
+        let full = in_trouble.map(|r| r.in_flight).sum::<usize>()
+            >= (self.most / 2).min(FETCHES_IN_TROUBLE);
+        loop {
+            let (index, _) = self
+                .responders
+                .iter()
+                .enumerate()
+                .filter(|(_, responder)| !(full && troubled(responder)))
+                .filter(|(_, responder)| responder.may_be_asked(now))
+                // The one with the fewest questions: nobody starves behind a popular one.
+                .min_by_key(|(_, responder)| responder.in_flight)?;
+            let certificate = self.responders[index].waiting.pop_front()?;
+            // It may have been asked about out of turn, or put off, while it waited.
+            if self.at[certificate as usize].is_some_and(|at| at <= now) {
+                self.begin(certificate, now);
+                return Some(certificate);
+            }
+        }
+    }
+
+    /// Takes a certificate out of its turn, whatever its responder is in; false where it is being
+    /// asked about, or has nobody to ask.
+    pub(super) fn take(&mut self, certificate: CertificateIndex, now: SystemTime) -> bool {
+        let can = self.responder[certificate as usize].is_some();
+        let taken = can && self.at[certificate as usize].is_some();
+        if taken {
+            self.begin(certificate, now);
+        }
+        taken
+    }
+
+    fn begin(&mut self, certificate: CertificateIndex, now: SystemTime) {
         self.at[certificate as usize] = None;
-        Some(certificate)
+        self.in_flight += 1;
+        if let Some(index) = self.responder[certificate as usize] {
+            let responder = &mut self.responders[index as usize];
+            responder.in_flight += 1;
+            let paced = responder.paced_until.map_or(now, |until| until.max(now));
+            responder.paced_until = Some(paced + RESPONDER_PACE);
+        }
     }
 
     /// Reports the end of what [`Queue::next`] gave. `reached` is false where the responder or the
@@ -105,7 +161,7 @@ impl Queue {
             return;
         };
         self.in_flight = self.in_flight.saturating_sub(1);
-        let responder = &mut self.responders[index];
+        let responder = &mut self.responders[index as usize];
         responder.in_flight = responder.in_flight.saturating_sub(1);
         if reached {
             responder.failures = 0;
@@ -120,7 +176,7 @@ impl Queue {
     /// The responder of this certificate rests until then at most, because its staple is about to end.
     pub(super) fn press(&mut self, certificate: CertificateIndex, until: SystemTime) {
         if let Some(index) = self.responder[certificate as usize] {
-            let rest = &mut self.responders[index].resting_until;
+            let rest = &mut self.responders[index as usize].resting_until;
             *rest = rest.map(|at| at.min(until));
         }
     }
@@ -133,6 +189,7 @@ impl Queue {
         }
         for responder in &mut self.responders {
             responder.resting_until = None;
+            responder.paced_until = None;
         }
         let due = std::mem::take(&mut self.due).into_iter();
         self.due = due
@@ -149,7 +206,9 @@ impl Queue {
             self.due.pop();
             let current = self.at[certificate as usize] == Some(at);
             if let (true, Some(index)) = (current, self.responder[certificate as usize]) {
-                self.responders[index].waiting.push_back(certificate);
+                self.responders[index as usize]
+                    .waiting
+                    .push_back(certificate);
             }
         }
     }
@@ -165,6 +224,9 @@ impl Responder {
         !self.waiting.is_empty()
             && self.in_flight < turns
             && self.resting_until.is_none_or(|until| until <= now)
+            && self
+                .paced_until
+                .is_none_or(|until| until <= now + RESPONDER_PACE * RESPONDER_BURST)
     }
 }
 
@@ -251,6 +313,55 @@ mod tests {
     }
 
     #[test]
+    fn a_responder_gets_a_burst_and_then_a_steady_pace() {
+        let mut queue = queue(&["a"; 1000]);
+        let mut asked = 0;
+        for tenth in 0..100 {
+            let now = at(2000) + Duration::from_millis(100 * tenth);
+            while let Some(certificate) = queue.next(now) {
+                asked += 1;
+                queue.finished(certificate, true, now);
+            }
+            if tenth == 0 {
+                assert_eq!(asked, RESPONDER_BURST + 1);
+            }
+        }
+        // Ten seconds at twenty a second.
+        assert!((262..=266).contains(&asked), "{asked}");
+    }
+
+    #[test]
+    fn responders_that_hang_leave_room_for_the_rest() {
+        let names: Vec<String> = (0..100).map(|n| format!("hangs{n}")).collect();
+        let mut hosts: Vec<&str> = names.iter().map(String::as_str).collect();
+        hosts.push("quick");
+        let mut queue = queue(&hosts[..100]);
+        let first = all(&mut queue, at(1000));
+        for certificate in first {
+            queue.finished(certificate, false, at(1000));
+            queue.schedule(certificate, at(1100));
+        }
+        let rest = all(&mut queue, at(1000));
+        for certificate in rest {
+            queue.finished(certificate, false, at(1000));
+            queue.schedule(certificate, at(1100));
+        }
+        assert_eq!(all(&mut queue, at(1100)).len(), FETCHES_IN_TROUBLE);
+        queue.enter(Some(hosts[100]));
+        queue.schedule(100, at(1100));
+        assert_eq!(all(&mut queue, at(1100)), [100]);
+    }
+
+    #[test]
+    fn a_certificate_taken_out_of_turn_is_not_asked_about_twice() {
+        let mut queue = queue(&["a", "b"]);
+        queue.sort_due(at(10));
+        assert!(queue.take(0, at(10)));
+        assert!(!queue.take(0, at(10)), "it is being asked about");
+        assert_eq!(all(&mut queue, at(10)), [1]);
+    }
+
+    #[test]
     fn a_clock_that_is_set_back_does_not_put_anything_off() {
         let mut queue = queue(&["a", "b"]);
         queue.schedule(0, at(100_000));
@@ -268,7 +379,7 @@ mod tests {
             let names: Vec<String> = hosts.iter().map(u8::to_string).collect();
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let mut queue = queue(&names);
-            let now = at(1000);
+            let mut now = at(1000);
             let mut running: VecDeque<CertificateIndex> = VecDeque::new();
             let mut seen = 0;
             loop {
@@ -276,6 +387,7 @@ mod tests {
                 prop_assert!(running.len() <= FETCHES_IN_FLIGHT);
                 let Some(done) = running.pop_front() else { break };
                 seen += 1;
+                now += RESPONDER_PACE;
                 queue.finished(done, true, now);
             }
             prop_assert_eq!(seen, hosts.len());

@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::book::Book;
 use super::gather::{self, Gathered};
+use super::lists::Lists;
 use super::load::{LoadError, Loaded};
 use super::{Control, slots};
 use crate::config::{Config, ConfigError, Listener};
@@ -163,6 +164,9 @@ impl Control {
         // Questions about the old table end here; certificates that stay are asked about again.
         self.questions = JoinSet::new();
         self.asked.clear();
+        self.drop_inquiries();
+        self.lists = Lists::open(&table, &subjects, Some(&self.lists));
+        let ends = self.ends_of_certificates();
         let (book, states) = Book::open(&table, subjects, gathered.cached, &known, &self.counters);
         self.book = book;
         let staples_kept = (0..).zip(&states).filter(|(index, state)| {
@@ -178,6 +182,7 @@ impl Control {
             snapshot.slots = slots(snapshot.generation, states);
             snapshot.table = Arc::new(table);
         });
+        self.take_over_ends(&ends);
         self.config = gathered.config;
         let client = self.client.clone();
         tokio::spawn(async move { client.set(egress).await });

@@ -15,8 +15,10 @@ pub(super) struct Validity {
     pub(super) this_update: SystemTime,
     /// From the response.
     pub(super) next_update: Option<SystemTime>,
-    /// From then on it is not sent.
+    /// From then on it is not sent: nextUpdate, or the end of the responder's certificate before it.
     pub(super) not_after: SystemTime,
+    /// From then on the HTTP server expects to have something newer, if it says so.
+    pub(super) fresh_until: Option<SystemTime>,
 }
 
 /// What went wrong, as far as the pace of the next attempts cares.
@@ -58,14 +60,17 @@ impl Pace {
 
 /// When to replace a staple that was taken into use at `taken`: at `margin` (a share of its
 /// validity) before its end, earlier by up to five minutes of jitter, and where it names no end
-/// after twelve hours. One that came in late is replaced at a pace that quickens towards its end.
+/// after twelve hours. Where the margin is less than twelve hours, twelve hours after thisUpdate at
+/// the latest, so that a responder may be down for long. When HTTP promises something newer before
+/// all that, then; but not so often that it would be for nothing. One that came in late is replaced
+/// at a pace that quickens towards its end.
 pub(super) fn refresh_at(
     validity: Validity,
     taken: SystemTime,
     pace: Pace,
     dice: f64,
 ) -> SystemTime {
-    let period = pace.interval.unwrap_or(WITHOUT_NEXT_UPDATE);
+    let period = pace.interval.unwrap_or(TWELVE_HOURS);
     let (begin, end) = match validity.next_update {
         Some(next) => (validity.this_update, next.min(validity.not_after)),
         None => (taken, validity.not_after.min(taken + period)),
@@ -78,14 +83,31 @@ pub(super) fn refresh_at(
         None => length.mul_f64(pace.margin),
     };
     let jitter = pace.jitter.min(length.mul_f64(JITTER_SHARE)).mul_f64(dice);
-    let planned = end - lead.min(length) - jitter.min(length.saturating_sub(lead));
+    let mut latest = end - lead.min(length);
+    if validity.next_update.is_some() && lead < TWELVE_HOURS {
+        latest = latest.min(begin + TWELVE_HOURS);
+    }
+    let planned = latest - jitter.min(latest.duration_since(begin).unwrap_or_default());
     let left = end.duration_since(taken).unwrap_or_default();
     let late = (left / 4).max((length / 100).clamp(SHORTEST_PAUSE, LONGEST_FLOOR));
     // Never so late that no time is left: half of what remains is for the answer.
-    let next = planned.max(taken + late.min((left / 2).max(SHORTEST_PAUSE)));
-    pace.interval.map_or(next, |most| {
-        next.min(taken + most - jitter.min(most.mul_f64(JITTER_SHARE)))
-    })
+    let mut next = planned.max(taken + late.min((left / 2).max(SHORTEST_PAUSE)));
+    if let Some(most) = pace.interval {
+        next = next.min(taken + most - jitter.min(most.mul_f64(JITTER_SHARE)));
+    }
+    if let Some(fresh) = validity.fresh_until {
+        let pause = (length / 10).clamp(SHORTEST_PAUSE, LONGEST_HTTP_PACE);
+        next = next.min(fresh.max(taken + pause) + jitter.min(pause / 10));
+    }
+    next
+}
+
+/// Whether the responder is asked only for something newer than the staple in use: as long as the
+/// margin is not half gone. One that says "not modified" to the end would have no word of its own.
+pub(super) fn asks_for_newer_only(validity: Validity, margin: f64, now: SystemTime) -> bool {
+    let length = validity.not_after.duration_since(validity.this_update);
+    let left = validity.not_after.duration_since(now).unwrap_or_default();
+    left > length.unwrap_or_default().mul_f64(margin / 2.0)
 }
 
 /// How long to wait after the `failures`-th failure in a row (counted from 1). `left` is how long
@@ -124,8 +146,12 @@ pub(super) fn patience(left: Option<Duration>, longest: Duration) -> Duration {
     })
 }
 
-/// Where the responder names no nextUpdate.
-const WITHOUT_NEXT_UPDATE: Duration = Duration::from_secs(12 * 3600);
+/// Between two fetches where the responder names no nextUpdate, and in any case from thisUpdate where
+/// the margin is shorter.
+const TWELVE_HOURS: Duration = Duration::from_secs(12 * 3600);
+
+/// No server is asked more often than this on the word of its HTTP headers, for a long validity.
+const LONGEST_HTTP_PACE: Duration = Duration::from_secs(3600);
 
 /// Of the validity, where that makes less than the jitter configured.
 const JITTER_SHARE: f64 = 0.05;
@@ -187,7 +213,45 @@ mod tests {
             this_update: at(0),
             next_update: Some(at(seconds)),
             not_after: at(seconds),
+            fresh_until: None,
         }
+    }
+
+    #[test]
+    fn a_margin_under_twelve_hours_means_twelve_hours_after_this_update_at_the_latest() {
+        assert_eq!(
+            refresh_at(validity(DAY), at(60), pace(0.25), 0.0),
+            at(DAY / 2)
+        );
+        let ten_hours = 36_000;
+        assert_eq!(
+            refresh_at(validity(ten_hours), at(60), pace(0.25), 0.0),
+            at(27_000)
+        );
+        assert_eq!(
+            refresh_at(validity(2 * DAY), at(60), pace(0.25), 0.0),
+            at(3 * DAY / 2)
+        );
+    }
+
+    #[test]
+    fn http_brings_a_refresh_forward_and_never_puts_it_off() {
+        let mut fresh = validity(4 * DAY);
+        fresh.fresh_until = Some(at(7200));
+        assert_eq!(refresh_at(fresh, at(0), pace(0.25), 0.0), at(7200));
+        fresh.fresh_until = Some(at(10 * DAY));
+        assert_eq!(refresh_at(fresh, at(0), pace(0.25), 0.0), at(3 * DAY));
+        // max-age=0: an hour all the same.
+        fresh.fresh_until = Some(at(0));
+        assert_eq!(refresh_at(fresh, at(0), pace(0.25), 0.0), at(3600));
+    }
+
+    #[test]
+    fn not_modified_is_taken_for_an_answer_only_while_there_is_time() {
+        let four_days = validity(4 * DAY);
+        assert!(asks_for_newer_only(four_days, 0.25, at(3 * DAY)));
+        assert!(!asks_for_newer_only(four_days, 0.25, at(3 * DAY + DAY / 2)));
+        assert!(!asks_for_newer_only(four_days, 0.25, at(5 * DAY)));
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::Control;
+use super::lists::CrlStatus;
 use super::load::Class;
+use super::tally::ResponderStatus;
 use crate::snapshot::{BackendAddress, CertificateIndex, SlotState};
 use crate::{clock, egress};
 
@@ -22,6 +24,10 @@ pub struct Status {
     pub egress: egress::State,
     /// Why the last reload was refused; `None` when it took effect.
     pub last_reload_error: Option<String>,
+    /// Why the clock of this machine cannot be believed, in words.
+    pub clock: Option<String>,
+    /// Responders asked since the start.
+    pub responders: Vec<ResponderStatus>,
     /// Certificates in table order.
     pub certificates: Vec<CertificateStatus>,
     /// Sites in configuration order.
@@ -70,6 +76,10 @@ pub struct CertificateStatus {
     pub last_error: Option<String>,
     /// Responder asked first.
     pub responder: Option<String>,
+    /// Why nothing is ever stapled, in words, if so.
+    pub not_stapled: Option<String>,
+    /// The CRL that is watched instead.
+    pub crl: Option<CrlStatus>,
 }
 
 /// State of a certificate's staple.
@@ -115,12 +125,17 @@ impl Control {
             epoch: snapshot.table.epoch,
             egress: self.client.state(),
             last_reload_error: self.reloads.last_error.clone(),
+            clock: self
+                .timekeeping
+                .suspicion(clock::now())
+                .map(|s| s.to_string()),
+            responders: self.tally.report(),
             certificates: certificates.map(|index| self.certificate(index)).collect(),
             sites: sites.collect(),
         }
     }
 
-    fn certificate(&self, index: usize) -> CertificateStatus {
+    pub(super) fn certificate(&self, index: usize) -> CertificateStatus {
         let snapshot = self.publisher.current();
         let certificate = &snapshot.table.certificates[index];
         let leaf = &certificate.identity.leaf;
@@ -131,6 +146,9 @@ impl Control {
             SlotState::Stapled(staple) => Some(staple),
             _ => None,
         };
+        let crl = self
+            .lists
+            .status(index.try_into().expect("fewer than 2^32"));
         let position = CertificateIndex::try_from(index).expect("as many as the table");
         CertificateStatus {
             subject: leaf.subject.clone(),
@@ -146,10 +164,15 @@ impl Control {
             this_update: staple.map(|staple| staple.this_update()),
             next_update: staple.and_then(|staple| staple.next_update()),
             staple_not_after: staple.map(|staple| staple.not_after()),
-            next_fetch: self.book.queue.due_at(position),
+            next_fetch: match &crl {
+                Some(crl) => crl.next_fetch,
+                None => self.book.queue.due_at(position),
+            },
             failures: track.failures,
             last_error: track.last_error.clone(),
             responder: subject.plan.as_ref().ok().map(|plan| plan[0].clone()),
+            not_stapled: subject.plan.as_ref().err().map(ToString::to_string),
+            crl,
         }
     }
 }
@@ -190,21 +213,21 @@ mod instant {
 }
 
 /// Instants that may be absent.
-mod optional_instant {
+pub(super) mod optional_instant {
     use std::time::SystemTime;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
     use crate::clock;
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(in crate::control) fn serialize<S: Serializer>(
         at: &Option<SystemTime>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
         at.map(clock::rfc3339).serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::control) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<SystemTime>, D::Error> {
         Option::<String>::deserialize(from)?

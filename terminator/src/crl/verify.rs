@@ -111,6 +111,23 @@ impl<'a> VerifiedList<'a> {
         })
     }
 
+    /// When the list was made.
+    pub fn this_update(&self) -> SystemTime {
+        self.list.this_update
+    }
+    /// When a newer list will be there, if the CA says so.
+    pub fn next_update(&self) -> Option<SystemTime> {
+        self.list.next_update
+    }
+    /// From this instant on it says nothing; see [`NotRevoked::not_after`].
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+    /// The list's number, if it has one.
+    pub fn number(&self) -> Option<CrlNumber> {
+        self.extensions.number
+    }
+
     /// Finds what the list says about a certificate, looking at every entry.
     pub fn judge(&self, leaf: &CertificateDer<'_>) -> Result<NotRevoked, Refusal> {
         self.judge_parsed(leaf, &parse(leaf, "in question")?)

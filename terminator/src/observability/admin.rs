@@ -1,7 +1,8 @@
 //! The admin interface: a small HTTP server on a unix socket that only its owner may open, or on a
 //! loopback address.
 //!
-//! `GET /metrics`, `/healthz`, `/readyz`, `/status` and `POST /reload`. One request per connection;
+//! `GET /metrics`, `/healthz`, `/readyz`, `/status`, `/ocsp/explain?name=NAME` and `POST /reload`,
+//! `/ocsp/fetch?name=NAME`. One request per connection;
 //! sizes, times and the number of connections are bounded by [`limits`]. It authenticates nobody:
 //! whoever may open the socket may ask and reload. The caller binds it with [`Socket::bind`] before
 //! privileges are dropped and drives [`Server::run`] beside control.
@@ -253,8 +254,12 @@ impl Desk {
             (&Method::GET, "/readyz") => self.ready().await,
             (&Method::GET, "/status") => self.status().await,
             (&Method::POST, "/reload") => self.reload().await,
-            (_, "/metrics" | "/healthz" | "/readyz" | "/status") => not_allowed("GET"),
-            (_, "/reload") => not_allowed("POST"),
+            (&Method::GET, "/ocsp/explain") => self.explain(request.uri().query()).await,
+            (&Method::POST, "/ocsp/fetch") => self.fetch(request.uri().query()).await,
+            (_, "/metrics" | "/healthz" | "/readyz" | "/status" | "/ocsp/explain") => {
+                not_allowed("GET")
+            }
+            (_, "/reload" | "/ocsp/fetch") => not_allowed("POST"),
             _ => text(StatusCode::NOT_FOUND, PATHS.to_owned()),
         }
     }
@@ -283,6 +288,30 @@ impl Desk {
         json(StatusCode::OK, &report)
     }
 
+    async fn explain(&self, query: Option<&str>) -> Answer {
+        let Some(name) = name_of(query) else {
+            return text(StatusCode::BAD_REQUEST, NAME_WANTED.to_owned());
+        };
+        match self.control.explain(name).await {
+            Some(explanation) if explanation.certificates.is_empty() => {
+                json(StatusCode::NOT_FOUND, &explanation)
+            }
+            Some(explanation) => json(StatusCode::OK, &explanation),
+            None => gone(),
+        }
+    }
+
+    async fn fetch(&self, query: Option<&str>) -> Answer {
+        let Some(name) = name_of(query) else {
+            return text(StatusCode::BAD_REQUEST, NAME_WANTED.to_owned());
+        };
+        match self.control.fetch(name).await {
+            Some(fetched) if fetched.is_empty() => json(StatusCode::NOT_FOUND, &fetched),
+            Some(fetched) => json(StatusCode::OK, &fetched),
+            None => gone(),
+        }
+    }
+
     async fn reload(&self) -> Answer {
         let (status, outcome) = match self.control.reload().await {
             Ok(report) => (StatusCode::OK, ReloadOutcome::Applied(report)),
@@ -306,6 +335,18 @@ pub enum ReloadOutcome {
     Applied(ReloadReport),
     /// The one before is still in force; why.
     Refused(String),
+}
+
+/// The value of `name` in a query.
+fn name_of(query: Option<&str>) -> Option<String> {
+    let mut pairs = url::form_urlencoded::parse(query?.as_bytes());
+    let (_, name) = pairs.find(|(key, _)| key == "name")?;
+    (!name.is_empty()).then(|| name.into_owned())
+}
+
+fn gone() -> Answer {
+    let words = "control has ended: clinch is shutting down\n";
+    text(StatusCode::SERVICE_UNAVAILABLE, words.to_owned())
 }
 
 fn verdict(verdict: &health::Verdict) -> Answer {
@@ -360,7 +401,9 @@ impl Drop for SocketFile {
     }
 }
 
-const PATHS: &str = "GET /metrics, /healthz, /readyz, /status; POST /reload\n";
+const PATHS: &str = "GET /metrics, /healthz, /readyz, /status, /ocsp/explain?name=NAME; POST /reload, /ocsp/fetch?name=NAME\n";
+
+const NAME_WANTED: &str = "the query must be name=NAME\n";
 
 #[cfg(test)]
 mod tests {

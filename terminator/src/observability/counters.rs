@@ -214,6 +214,8 @@ reasons! {
     FetchResult {
         /// A verified response that says *good*.
         Good => "good",
+        /// The responder has nothing newer than the staple in use (HTTP status 304).
+        Unchanged => "unchanged",
         /// A verified response that says *revoked*.
         Revoked => "revoked",
         /// The responder asked to come back later (`tryLater`).
@@ -261,11 +263,35 @@ reasons! {
     }
 }
 
+reasons! {
+    /// How one look at a CRL ended.
+    CrlResult {
+        /// A verified list, newer or not.
+        Taken => "taken",
+        /// The server has nothing newer (HTTP status 304).
+        Unchanged => "unchanged",
+        /// Something that is no CRL, or that the verifier refused.
+        Refused => "refused",
+        /// An HTTP status other than 200, or a body over the bound.
+        Http => "http",
+        /// No connection, no address, or the connection broke.
+        Network => "network",
+        /// The deadline passed.
+        TimedOut => "timed_out",
+        /// The URL, or where it leads, is not allowed by `[egress]`.
+        NotAllowed => "not_allowed",
+        /// The egress process was not there.
+        Egress => "egress",
+    }
+}
+
 /// What control counts about responders. Control is its only writer.
 #[derive(Debug, Default)]
 pub struct FetchCounters {
     /// Attempts by result.
     pub results: ByReason<FetchResult, { FetchResult::COUNT }>,
+    /// Looks at CRLs by result.
+    pub crl_results: ByReason<CrlResult, { CrlResult::COUNT }>,
     /// Certificates for which there is nothing to fetch.
     pub skipped: Counter,
     /// How long attempts took.

@@ -3,6 +3,8 @@
 //! Figures are read when they are asked for; nothing is kept here. Every metric is listed in
 //! `docs/METRICS.md`, which a test holds to what is written.
 
+mod certificates;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,9 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::counters::{ByReason, Counter, Counters, FetchCounters, Reason};
 use super::instance::{Instance, VERSION};
 use super::page::{Page, reasons};
-use crate::control::status::{CertificateStatus, StapleStatus, Status};
-use crate::egress;
-use crate::limits::METRICS_CERTIFICATES;
+use crate::control::status::Status;
 use crate::steering;
 
 /// The media type of [`render`]'s text.
@@ -268,6 +268,12 @@ impl Scrape {
             None,
             reasons("reason", |reason| fetches.egress_refused.value(reason)),
         )?;
+        page.counter(
+            "clinch_crl_fetches",
+            "Looks at the CRLs of certificates that have no responder",
+            None,
+            reasons("result", |result| fetches.crl_results.value(result)),
+        )?;
         page.histogram(
             "clinch_ocsp_fetch_duration",
             "Time an attempt to get an OCSP response took",
@@ -314,86 +320,6 @@ impl Scrape {
         )
     }
 
-    fn certificates(&self, status: &Status, page: &mut Page<'_>) -> fmt::Result {
-        let with = |state| {
-            let of_state = |c: &&CertificateStatus| self.staple(c) == state;
-            status.certificates.iter().filter(of_state).count() as f64
-        };
-        let egress_ready = f64::from(u8::from(status.egress == egress::State::Ready));
-        let single = [
-            (
-                "clinch_snapshot_generation",
-                "Generation of the snapshot last published",
-                status.generation as f64,
-            ),
-            (
-                "clinch_configuration_epoch",
-                "Number of the configuration in force: 1 at start, one more with each reload",
-                status.epoch as f64,
-            ),
-            (
-                "clinch_egress_ready",
-                "1 while responders can be asked",
-                egress_ready,
-            ),
-            (
-                "clinch_certificates",
-                "Certificates of the configuration in force",
-                status.certificates.len() as f64,
-            ),
-        ];
-        for (name, help, value) in single {
-            page.single_gauge(name, help, None, value)?;
-        }
-        page.gauge(
-            "clinch_certificates_by_staple",
-            "Certificates by the state of their staple; stapled means valid now",
-            None,
-            STAPLE_STATES.map(|(state, label)| ([("state", label)], with(state))),
-        )?;
-        self.expiries(status, page)
-    }
-
-    /// One series per certificate; beyond the bound, those that run out last are left out.
-    fn expiries(&self, status: &Status, page: &mut Page<'_>) -> fmt::Result {
-        let mut stapled: Vec<(&CertificateStatus, SystemTime)> = status
-            .certificates
-            .iter()
-            .filter_map(|c| Some((c, c.staple_not_after?)))
-            .collect();
-        stapled.sort_by_key(|(_, end)| *end);
-        page.gauge(
-            "clinch_staple_expiry",
-            "Time until the certificate's staple is not sent any more; negative once it is past",
-            Some(Unit::Seconds),
-            stapled
-                .into_iter()
-                .take(METRICS_CERTIFICATES)
-                .map(|(certificate, end)| (identity(certificate), seconds_until(end, self.at))),
-        )?;
-        let mut all: Vec<&CertificateStatus> = status.certificates.iter().collect();
-        all.sort_by_key(|certificate| certificate.not_after);
-        page.gauge(
-            "clinch_certificate_expiry",
-            "Time until the certificate itself runs out; negative once it is past",
-            Some(Unit::Seconds),
-            all.into_iter()
-                .take(METRICS_CERTIFICATES)
-                .map(|c| (identity(c), seconds_until(c.not_after, self.at))),
-        )
-    }
-
-    /// The state at the instant of the page: control may not have noticed yet that time is up.
-    fn staple(&self, certificate: &CertificateStatus) -> StapleStatus {
-        let past = certificate
-            .staple_not_after
-            .is_some_and(|end| end <= self.at);
-        match certificate.staple {
-            StapleStatus::Stapled if past => StapleStatus::Expired,
-            state => state,
-        }
-    }
-
     fn total(&self, of: impl Fn(&Counters) -> &Counter) -> u64 {
         self.workers.iter().map(|w| of(&w.counters).value()).sum()
     }
@@ -436,36 +362,13 @@ impl Scrape {
     }
 }
 
-/// The labels of a certificate: the subject for people, the fingerprint because subjects repeat.
-fn identity(certificate: &CertificateStatus) -> [(&'static str, String); 2] {
-    let fingerprint = certificate.fingerprint.chars().take(16).collect();
-    [
-        ("subject", certificate.subject.clone()),
-        ("fingerprint", fingerprint),
-    ]
-}
-
-fn seconds_until(end: SystemTime, at: SystemTime) -> f64 {
-    match end.duration_since(at) {
-        Ok(left) => left.as_secs_f64(),
-        Err(past) => -past.duration().as_secs_f64(),
-    }
-}
-
-const STAPLE_STATES: [(StapleStatus, &str); 5] = [
-    (StapleStatus::NotApplicable, "not_applicable"),
-    (StapleStatus::Missing, "missing"),
-    (StapleStatus::Stapled, "stapled"),
-    (StapleStatus::Expired, "expired"),
-    (StapleStatus::Revoked, "revoked"),
-];
-
 #[cfg(test)]
 mod tests {
     use super::super::counters::{Completed, HandshakeFailure};
     use super::super::instance::WorkerView;
     use super::super::report::tests::{certificate, status};
     use super::*;
+    use crate::control::status::StapleStatus;
     use std::collections::BTreeSet;
 
     fn page() -> String {

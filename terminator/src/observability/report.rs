@@ -184,6 +184,8 @@ pub(crate) mod tests {
             failures: 0,
             last_error: None,
             responder: Some("http://ocsp.example.com/".to_owned()),
+            not_stapled: None,
+            crl: None,
         }
     }
 
@@ -194,6 +196,8 @@ pub(crate) mod tests {
             epoch: 1,
             egress: egress::State::Ready,
             last_reload_error: None,
+            clock: None,
+            responders: Vec::new(),
             certificates,
             sites: Vec::new(),
         }

@@ -6,5 +6,6 @@ mod egress;
 mod load;
 mod reload;
 mod revoked;
+mod schedule;
 mod support;
 mod world;

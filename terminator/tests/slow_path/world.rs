@@ -238,7 +238,7 @@ pub(crate) fn signed(
 }
 
 /// From the path of a GET (RFC 6960 appendix A.1) or the body of a POST.
-fn request_of(asked: &Asked) -> Vec<u8> {
+pub(crate) fn request_of(asked: &Asked) -> Vec<u8> {
     if asked.method == "POST" {
         return asked.body.clone();
     }

@@ -1,27 +1,13 @@
-//! `clinch ocsp`: what the terminator does with OCSP, as commands on files.
-//!
-//! `verify` is the verifier itself: what it calls good is what the terminator would staple. It asks
-//! no responder.
+//! `clinch ocsp verify`: the verifier itself, on files. What it calls good is what the terminator would
+//! staple. It asks no responder.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::verdict::{Question, USAGE, Verdict, read};
+use super::super::verdict::{Question, USAGE, Verdict, read};
 use crate::clock::rfc3339;
 use crate::ocsp::{self, Policy, RefusalKind, Signer, VerifiedStaple};
-
-/// Look at OCSP responses.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    Verify(VerifyArgs),
-}
 
 /// Say whether an OCSP response may be stapled to a certificate, and if not, why.
 #[derive(Debug, clap::Args)]
@@ -36,7 +22,7 @@ enum Command {
         6  the signature does not hold, or the signer may not sign\n  \
         7  malformed, or not a successful response\n  \
         8  no answer for this certificate")]
-pub(super) struct VerifyArgs {
+pub(super) struct Args {
     #[command(flatten)]
     question: Question,
     /// The response, DER.
@@ -47,15 +33,13 @@ pub(super) struct VerifyArgs {
     max_age: Option<Duration>,
 }
 
-/// Runs the chosen subcommand.
+/// Judges and prints.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    match &args.command {
-        Command::Verify(args) => args.question.print(verify(args)),
-    }
+    args.question.print(verify(args))
 }
 
 /// The verdict, or what is wrong with the files.
-fn verify(args: &VerifyArgs) -> anyhow::Result<Verdict> {
+fn verify(args: &Args) -> anyhow::Result<Verdict> {
     let question = &args.question;
     let chain = question.chain()?;
     let response = read(&args.response)?;

@@ -1,0 +1,288 @@
+//! A certificate authority kept by the real `openssl`, and a web server for its CRL: what clinch has
+//! to do with where there is no OCSP.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use crate::peers::run;
+use crate::place;
+
+/// The authority, in a directory of its own.
+pub struct OpensslCa {
+    dir: tempfile::TempDir,
+    /// Serves the CRL.
+    pub server: CrlServer,
+}
+
+/// A web server for one file, which understands ETags.
+pub struct CrlServer {
+    /// Where it listens.
+    pub address: SocketAddr,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    body: Vec<u8>,
+    /// Answers given, by status.
+    answers: Vec<u16>,
+}
+
+impl OpensslCa {
+    /// A new authority with an empty CRL, served.
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let server = CrlServer::start();
+        let ca = Self { dir, server };
+        let url = ca.url();
+        std::fs::write(
+            ca.path("openssl.cnf"),
+            CONFIG
+                .replace("DIR", &ca.dir.path().display().to_string())
+                .replace("URL", &url),
+        )
+        .expect("in our own directory");
+        std::fs::write(ca.path("index.txt"), "").expect("in our own directory");
+        std::fs::write(ca.path("serial"), "1000\n").expect("in our own directory");
+        std::fs::write(ca.path("crlnumber"), "01\n").expect("in our own directory");
+        let key = ca.path("ca.key");
+        ca.openssl(&[
+            "ecparam",
+            "-name",
+            "prime256v1",
+            "-genkey",
+            "-noout",
+            "-out",
+            &key,
+        ]);
+        ca.openssl(&[
+            "req",
+            "-new",
+            "-x509",
+            "-days",
+            "30",
+            "-config",
+            &ca.path("openssl.cnf"),
+            "-extensions",
+            "authority",
+            "-subj",
+            "/CN=OpenSSL CA",
+            "-key",
+            &key,
+            "-out",
+            &ca.path("ca.pem"),
+        ]);
+        ca.publish();
+        ca
+    }
+
+    /// Where the CRL is.
+    pub fn url(&self) -> String {
+        format!("http://{}/ca.crl", self.server.address)
+    }
+
+    /// A certificate for a name, with the CRL as its only pointer: chain and key, PEM.
+    pub fn issue(&self, name: &str) -> (String, String) {
+        let (key, request, leaf) = (
+            self.path(&format!("{name}.key")),
+            self.path(&format!("{name}.csr")),
+            self.path(&format!("{name}.pem")),
+        );
+        let config = self.path("openssl.cnf");
+        self.openssl(&[
+            "ecparam",
+            "-name",
+            "prime256v1",
+            "-genkey",
+            "-noout",
+            "-out",
+            &key,
+        ]);
+        self.openssl(&[
+            "req",
+            "-new",
+            "-config",
+            &config,
+            "-subj",
+            &format!("/CN={name}"),
+            "-addext",
+            &format!("subjectAltName=DNS:{name}"),
+            "-key",
+            &key,
+            "-out",
+            &request,
+        ]);
+        self.openssl(&[
+            "ca",
+            "-batch",
+            "-notext",
+            "-config",
+            &config,
+            "-extensions",
+            "leaf",
+            "-in",
+            &request,
+            "-out",
+            &leaf,
+        ]);
+        let read = |path: &str| std::fs::read_to_string(path).expect("written by openssl");
+        let key = run("openssl", &["pkcs8", "-topk8", "-nocrypt", "-in", &key]);
+        (read(&leaf) + &read(&self.path("ca.pem")), key.text)
+    }
+
+    /// Revokes the certificate of a name and publishes a new CRL.
+    pub fn revoke(&self, name: &str) {
+        let leaf = self.path(&format!("{name}.pem"));
+        let config = self.path("openssl.cnf");
+        self.openssl(&[
+            "ca",
+            "-config",
+            &config,
+            "-revoke",
+            &leaf,
+            "-crl_reason",
+            "keyCompromise",
+        ]);
+        self.publish();
+    }
+
+    /// Makes a new CRL and serves it.
+    pub fn publish(&self) {
+        let (pem, der) = (self.path("crl.pem"), self.path("crl.der"));
+        let config = self.path("openssl.cnf");
+        self.openssl(&["ca", "-gencrl", "-config", &config, "-out", &pem]);
+        self.openssl(&["crl", "-in", &pem, "-outform", "DER", "-out", &der]);
+        let der = std::fs::read(der).expect("written by openssl");
+        self.server.serve(der);
+    }
+
+    /// The CA's certificate, PEM.
+    pub fn certificate(&self) -> PathBuf {
+        self.path("ca.pem").into()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn openssl(&self, arguments: &[&str]) {
+        let said = run("openssl", arguments);
+        assert_eq!(said.code, Some(0), "openssl {arguments:?}: {}", said.text);
+    }
+}
+
+impl Default for OpensslCa {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CrlServer {
+    fn start() -> Self {
+        let listener = TcpListener::bind(place::fresh()).expect("a place of our own");
+        let address = listener.local_addr().expect("bound");
+        let shared = Arc::<Mutex<Shared>>::default();
+        let theirs = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // Whoever breaks off gets no answer.
+                let _ = answer(stream, &theirs);
+            }
+        });
+        Self { address, shared }
+    }
+
+    /// From now on it serves this.
+    pub fn serve(&self, body: Vec<u8>) {
+        self.shared.lock().expect("no panic").body = body;
+    }
+
+    /// What it serves.
+    pub fn body(&self) -> Vec<u8> {
+        self.shared.lock().expect("no panic").body.clone()
+    }
+
+    /// The status codes of all answers so far.
+    pub fn answers(&self) -> Vec<u16> {
+        self.shared.lock().expect("no panic").answers.clone()
+    }
+}
+
+fn answer(stream: TcpStream, shared: &Mutex<Shared>) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(crate::PROMPT))?;
+    let mut lines = BufReader::new(&stream).lines();
+    let mut known = None;
+    while let Some(line) = lines.next().transpose()? {
+        if line.is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("if-none-match:") {
+            known = Some(value.trim().to_owned());
+        }
+    }
+    let mut shared = shared.lock().expect("no panic");
+    // Changes with every CRL: its signature does.
+    let tail: String = shared
+        .body
+        .iter()
+        .rev()
+        .take(8)
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let etag = format!("\"{tail}\"");
+    let same = known.as_deref() == Some(etag.as_str());
+    let (status, body) = if same {
+        (304, Vec::new())
+    } else {
+        (200, shared.body.clone())
+    };
+    shared.answers.push(status);
+    let head = format!(
+        "HTTP/1.1 {status} X\r\netag: {etag}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    drop(shared);
+    let mut stream = stream;
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(&body)
+}
+
+const CONFIG: &str = "\
+[ca]
+default_ca = ours
+[ours]
+database = DIR/index.txt
+new_certs_dir = DIR
+certificate = DIR/ca.pem
+private_key = DIR/ca.key
+serial = DIR/serial
+crlnumber = DIR/crlnumber
+default_md = sha256
+default_days = 20
+default_crl_days = 7
+policy = any
+copy_extensions = copy
+crl_extensions = list
+unique_subject = no
+[any]
+commonName = supplied
+[req]
+distinguished_name = none
+[none]
+[authority]
+basicConstraints = critical,CA:TRUE
+keyUsage = critical,keyCertSign,cRLSign
+subjectKeyIdentifier = hash
+[leaf]
+basicConstraints = CA:FALSE
+crlDistributionPoints = URI:URL
+authorityKeyIdentifier = keyid
+[list]
+authorityKeyIdentifier = keyid
+issuingDistributionPoint = critical,@point
+[point]
+fullname = URI:URL
+onlyuser = TRUE
+";
