@@ -29,6 +29,8 @@ pub mod load;
 mod queue;
 mod reload;
 mod resolve;
+#[doc(hidden)]
+pub mod scale;
 mod schedule;
 pub mod status;
 pub mod tally;
