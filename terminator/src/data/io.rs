@@ -73,7 +73,10 @@ pub(super) async fn send_last(core: &Core, socket: &Socket, chunk: &mut Chunk) -
     result
 }
 
-/// Not an `async fn`: that would hold what it is given twice.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn would hold what it is given twice"
+)]
 fn send_before(
     core: &Core,
     socket: &Socket,
