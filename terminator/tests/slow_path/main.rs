@@ -4,6 +4,7 @@
 mod control;
 mod egress;
 mod load;
+mod policy;
 mod reload;
 mod revoked;
 mod schedule;
