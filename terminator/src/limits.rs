@@ -269,6 +269,9 @@ pub const FIREWALL_REREAD: Duration = Duration::from_secs(2);
 /// twice in that time.
 pub const FIREWALL_RESOLVE: Duration = Duration::from_secs(60);
 
+/// Names that the keeper of the rules looks up at once.
+pub const FIREWALL_LOOKUPS: usize = 16;
+
 /// For `nft`, `iptables` or `ipset` to end.
 pub const FIREWALL_PROGRAM_TIME: Duration = Duration::from_secs(10);
 

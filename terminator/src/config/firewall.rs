@@ -1,12 +1,14 @@
 //! What the configuration says about the rules that pin the egress process. Values; nothing is put
 //! into a kernel.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::Config;
 
 /// The rules that pin the egress process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,13 @@ pub struct Firewall {
     pub prefixes: Vec<IpNet>,
     /// How long an address stays open beyond its TTL.
     pub hold: Duration,
+}
+
+impl Config {
+    /// Where the keeper of the rules is asked before egress connects, if it is.
+    pub fn firewall_socket(&self) -> Option<&Path> {
+        self.firewall.as_ref()?.socket.as_deref()
+    }
 }
 
 impl Default for Firewall {
@@ -72,6 +81,9 @@ impl FirewallFormat {
         }
     }
 }
+
+/// Default of `firewall.socket`: where clinch-firewall.service has its runtime directory.
+pub(super) const SOCKET: &str = "/run/clinch-firewall/socket";
 
 /// Default of `firewall.hold`: a fetch, with room for a slow one.
 pub(super) const HOLD: Duration = Duration::from_secs(60);

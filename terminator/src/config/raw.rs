@@ -394,17 +394,18 @@ pub(super) struct FirewallTable {
     /// The packet filter: `"nftables"`, or one of the iptables family together with `ipset`:
     /// `"iptables"`, `"iptables-nft"`, `"iptables-legacy"`.
     pub(super) format: FirewallFormat,
-    /// Unix socket at which `clinch firewall apply` can be asked to open addresses, or `false`: it
-    /// then looks names up itself twice a minute, and a responder that moves in between is missed
-    /// until the next look.
+    /// Unix socket at which clinch asks `clinch firewall apply` to open addresses, before it connects
+    /// to them; without an answer it does not connect. Or `false`: nobody is asked. `clinch firewall
+    /// apply` then looks names up itself, twice a minute, and a responder that moves in between is
+    /// missed until the next look.
     pub(super) socket: PathOrOff,
-    /// Networks (`"192.0.2.0/24"`) outside of which nothing is opened. Without any, every address of the
-    /// public Internet and of `egress.allow` may be opened for a host that a certificate or the
+    /// Networks (`"192.0.2.0/24"`) outside of which nothing is opened. Without any, every address that
+    /// egress may connect to (`egress.allow`) may be opened for a host that a certificate or the
     /// configuration names.
     #[schemars(length(max = 256))]
     pub(super) prefixes: Vec<String>,
-    /// How long an address stays open beyond the TTL of the DNS answer that named it. Shorter than a
-    /// fetch takes, and one may be cut off in the middle.
+    /// How long an address stays open beyond the TTL of the DNS answer that named it. A fetch has half
+    /// of it at least; where that is shorter than it takes, it may be cut off in the middle.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
     pub(super) hold: Wait,
 }
@@ -502,7 +503,7 @@ impl Default for FirewallTable {
     fn default() -> Self {
         Self {
             format: FirewallFormat::default(),
-            socket: PathOrOff::Off,
+            socket: PathOrOff::Text(super::firewall::SOCKET.to_owned()),
             prefixes: Vec::new(),
             hold: Wait(super::firewall::HOLD),
         }

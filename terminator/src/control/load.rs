@@ -80,7 +80,7 @@ impl Subject {
             if by == NamedBy::Operator && fetch::file_of(url).is_some() {
                 return None;
             }
-            let error = egress.check(url, by).err()?;
+            let error = egress.policy.check(url, by).err()?;
             first.get_or_insert((url, error));
         }
         let (url, error) = first?;

@@ -51,6 +51,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::clock;
 use crate::config::Config;
 use crate::egress;
+use crate::firewall::{self, Gate};
 use crate::limits::TICKET_KEY_PERIOD;
 use crate::observability::counters::FetchCounters;
 use crate::snapshot::{CertificateIndex, Publisher, Slot, SlotState, Snapshot, Subscriber};
@@ -169,6 +170,10 @@ impl Control {
             settings: gathered.loaded.egress,
             counters: Arc::clone(&setup.counters),
         })?;
+        if let Some(socket) = setup.config.firewall_socket() {
+            let gate = Gate::new(socket.to_owned());
+            tokio::spawn(firewall::attend(gate, client.gate().await));
+        }
         if setup.config.user.is_some() {
             // Nothing else is executed with privileges, and a thread keeps the set it is born with.
             privileges::empty_bounding_set();

@@ -257,6 +257,10 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     note(old.log != new.log, "`log`");
     note(old.egress.user != new.egress.user, "`egress.user`");
     note(
+        old.firewall_socket() != new.firewall_socket(),
+        "`firewall.socket`",
+    );
+    note(
         !old.steering.prepared && new.steering.prepared,
         "`steering`, which was not there at the start,",
     );

@@ -122,6 +122,7 @@ impl Client {
             state: watch::Sender::new(State::Starting),
             workers: watch::Sender::new(0),
             counters: launch.counters,
+            sending: tokio::sync::Mutex::new(()),
         });
         let task = tokio::spawn(watch_over(plan, running, Arc::clone(&shared)));
         let reader = Reader {
@@ -223,6 +224,8 @@ struct Shared {
     state: watch::Sender<State>,
     workers: watch::Sender<u64>,
     counters: Arc<FetchCounters>,
+    /// Held while settings are sent, which takes several frames.
+    sending: tokio::sync::Mutex<()>,
 }
 
 struct Inner {
@@ -285,6 +288,7 @@ impl Shared {
 
     /// Tells the worker how to work. Where that fails the process is gone, and its successor is told.
     async fn send_settings(&self) {
+        let _alone = self.sending.lock().await;
         let (socket, settings) = {
             let inner = self.lock();
             let mut settings = inner.settings.clone();

@@ -66,7 +66,7 @@ impl Means {
         sink: &mut impl Sink,
     ) -> Result<Connected, FetchError> {
         // Where a proxy connects, this is all that can be judged here.
-        self.settings.check_target(target, by)?;
+        self.settings.policy.check_target(target, by)?;
         let mut tunnel = JoinSet::new();
         let (mut stream, mut absolute): (Box<dyn Stream>, bool) = match &self.settings.proxy {
             None => {

@@ -17,7 +17,7 @@ use crate::config;
 use crate::limits::{EGRESS_FOUND, EGRESS_NAMES};
 
 /// Looks up names.
-pub(super) enum Resolver {
+pub enum Resolver {
     /// getaddrinfo(3), on a thread.
     System,
     /// DNS servers of our own choice.
@@ -26,15 +26,16 @@ pub(super) enum Resolver {
 
 /// What a name was found to be.
 #[derive(Debug)]
-pub(super) struct Found {
+pub struct Found {
     /// In order of preference, at most [`EGRESS_FOUND`]; may be empty.
-    pub(super) addresses: Vec<IpAddr>,
+    pub addresses: Vec<IpAddr>,
     /// For how long; `None` where the system does not say.
-    pub(super) ttl: Option<Duration>,
+    pub ttl: Option<Duration>,
 }
 
 impl Resolver {
-    pub(super) fn new(settings: Option<&config::Resolver>) -> Result<Self, String> {
+    /// As the configuration has it. Fails where the library cannot be set up.
+    pub fn new(settings: Option<&config::Resolver>) -> Result<Self, String> {
         let Some(settings) = settings else {
             return Ok(Self::System);
         };
@@ -65,7 +66,8 @@ impl Resolver {
             .map_err(|error| error.to_string())
     }
 
-    pub(super) async fn look_up(&self, host: &str) -> Result<Found, String> {
+    /// Looks a name up. The error is a reason in words; how long it may take is the caller's to bound.
+    pub async fn look_up(&self, host: &str) -> Result<Found, String> {
         match self {
             Self::System => system(host).await,
             Self::Own(resolver) => own(resolver, host).await,

@@ -26,6 +26,7 @@ mod tls;
 mod worker;
 
 pub use client::{Client, Launch, LaunchError, Pending, SELF, State};
+pub use lookup::{Found, Resolver};
 pub use policy::NamedBy;
 pub use protocol::{Destination, FetchError, Head, Method, Request, Response, Validators};
 pub use settings::{Settings, TrustError};

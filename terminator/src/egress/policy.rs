@@ -13,10 +13,11 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::protocol::FetchError;
-use crate::config::PortRange;
+use super::target::{Host, Target};
+use crate::config::{self, PortRange};
 
 /// What the operator allows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// Networks that are allowed although they are not public.
     pub allow: Vec<IpNet>,
@@ -78,6 +79,34 @@ impl fmt::Display for Class {
 }
 
 impl Policy {
+    /// What a configuration says.
+    pub fn of(config: &config::Egress) -> Self {
+        Self {
+            allow: config.allow.clone(),
+            ports: config.ports.clone(),
+            https: config.https,
+        }
+    }
+
+    /// Whether a URL may be asked, as far as can be told without looking its host up.
+    pub fn check(&self, url: &str, by: NamedBy) -> Result<(), FetchError> {
+        let target = Target::parse(url)?;
+        self.check_target(&target, by)
+    }
+
+    pub(super) fn check_target(&self, target: &Target, by: NamedBy) -> Result<(), FetchError> {
+        self.check_url(target.secure, target.port, by)?;
+        let Host::Address(address) = target.host else {
+            return Ok(());
+        };
+        let judged = self.check_address(address, by);
+        judged.map_err(|class| FetchError::Address {
+            host: target.host.with_port(target.port),
+            address,
+            class,
+        })
+    }
+
     /// Whether the scheme and the port of a URL are allowed.
     pub fn check_url(&self, secure: bool, port: u16, by: NamedBy) -> Result<(), FetchError> {
         if secure && !self.https {

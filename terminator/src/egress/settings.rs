@@ -7,9 +7,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-use super::policy::{NamedBy, Policy};
-use super::protocol::FetchError;
-use super::target::{Host, Target};
+use super::policy::Policy;
 use crate::config::{self, Proxy, Resolver};
 use crate::limits::{EGRESS_ANCHORS, EGRESS_CHUNK_BYTES};
 
@@ -38,25 +36,6 @@ pub struct TrustError {
 }
 
 impl Settings {
-    /// Whether a URL may be asked, as far as can be told without looking its host up.
-    pub fn check(&self, url: &str, by: NamedBy) -> Result<(), FetchError> {
-        let target = Target::parse(url)?;
-        self.check_target(&target, by)
-    }
-
-    pub(super) fn check_target(&self, target: &Target, by: NamedBy) -> Result<(), FetchError> {
-        self.policy.check_url(target.secure, target.port, by)?;
-        let Host::Address(address) = target.host else {
-            return Ok(());
-        };
-        let judged = self.policy.check_address(address, by);
-        judged.map_err(|class| FetchError::Address {
-            host: target.host.with_port(target.port),
-            address,
-            class,
-        })
-    }
-
     /// What a configuration says. Reads the trust file, if one is named.
     pub fn read(config: &config::Egress) -> Result<Self, TrustError> {
         let anchors = match &config.trust {
@@ -64,11 +43,7 @@ impl Settings {
             None => Vec::new(),
         };
         Ok(Self {
-            policy: Policy {
-                allow: config.allow.clone(),
-                ports: config.ports.clone(),
-                https: config.https,
-            },
+            policy: Policy::of(config),
             proxy: config.proxy.clone(),
             resolver: config.resolver.clone(),
             anchors,

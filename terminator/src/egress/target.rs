@@ -120,7 +120,7 @@ fn host(url: &Url, written: &str) -> Option<Host> {
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
     let fits = (1..=NAME_BYTES).contains(&host.len());
-    let labels = host.strip_suffix('.').unwrap_or(host).split('.');
+    let mut labels = host.strip_suffix('.').unwrap_or(host).split('.');
     if !plain || !fits || !labels.clone().all(|label| (1..=63).contains(&label.len())) {
         return None;
     }
@@ -130,7 +130,7 @@ fn host(url: &Url, written: &str) -> Option<Host> {
         }
         url::Host::Domain(name) => {
             let same = name.eq_ignore_ascii_case(host);
-            let number = labels.last()?.bytes().all(|b| b.is_ascii_digit());
+            let number = labels.next_back()?.bytes().all(|b| b.is_ascii_digit());
             (same && !number).then(|| Host::Name(name.to_owned()))
         }
         url::Host::Ipv6(_) => None,

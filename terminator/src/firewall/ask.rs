@@ -1,19 +1,23 @@
 //! How control asks the keeper of the rules to open addresses, before egress connects to them.
 //!
 //! One line of JSON each way over a unix socket, one question a connection. Whoever listens must not
-//! believe the question (see [`super::Book`]); [`Gate`] is control's end.
+//! believe the question (see [`super::Book`]); [`Gate`] is control's end, and [`attend`] what control
+//! does with it. A keeper that is being restarted is waited for.
 
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::limits::{FIREWALL_ASK_TIME, FIREWALL_LINE_BYTES};
+use crate::egress::Pending;
+use crate::limits::{FIREWALL_ASK_TIME, FIREWALL_CONNECTIONS, FIREWALL_LINE_BYTES};
 
 /// Please open these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,7 +94,7 @@ impl Gate {
             ttl: ttl.as_secs(),
         };
         let talk = async {
-            let mut stream = UnixStream::connect(&self.path).await?;
+            let mut stream = self.connect().await?;
             send(&mut stream, &question).await?;
             receive::<Reply>(&mut stream).await
         };
@@ -108,6 +112,49 @@ impl Gate {
             Err(_) => Err(unreachable(format!("no answer in {FIREWALL_ASK_TIME:?}"))),
         }
     }
+
+    /// Where nobody listens, somebody may soon: the keeper is restarted when it dies.
+    async fn connect(&self) -> io::Result<UnixStream> {
+        let patience = Instant::now() + FIREWALL_ASK_TIME / 2;
+        loop {
+            match UnixStream::connect(&self.path).await {
+                Err(error) if is_absence(&error) && Instant::now() < patience => {
+                    sleep(RETRY).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+}
+
+/// Has every address opened that egress wants to connect to, and lets it connect when that is done.
+/// Returns when egress asks no more.
+pub async fn attend(gate: Gate, mut pending: mpsc::Receiver<Pending>) {
+    let room = Arc::new(Semaphore::new(FIREWALL_CONNECTIONS));
+    while let Some(pending) = pending.recv().await {
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        let gate = gate.clone();
+        tokio::spawn(async move {
+            let to = &pending.destination;
+            // Where DNS does not say how long it holds, the hold alone is what a fetch has.
+            let ttl = to.ttl.unwrap_or_default();
+            match gate.open(&to.host, to.port, &to.addresses, ttl).await {
+                // Of several, those that stay shut fail at once, and the next one is tried.
+                Ok(_) => pending.admit(),
+                Err(error) => pending.refuse(error.to_string()),
+            }
+            drop(place);
+        });
+    }
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
 }
 
 /// Writes one line.
@@ -129,3 +176,6 @@ pub(super) async fn receive<T: for<'de> Deserialize<'de>>(
     }
     Ok(serde_json::from_slice(&line)?)
 }
+
+/// Between two attempts to reach a keeper that is not there.
+const RETRY: Duration = Duration::from_millis(50);

@@ -1,7 +1,8 @@
 //! What is open, for which host, and until when. Decides what may be opened; opens nothing.
 //!
-//! Who asks is less trusted than this: a name must be a destination, an address within the
-//! configured prefixes or else an ordinary one of the Internet. Time is passed in.
+//! Who asks is less trusted than this: a name must be a destination, and an address one that egress's
+//! own policy allows ([`Policy`]) and that is within the configured prefixes, if there are any. Time
+//! is passed in.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -9,16 +10,17 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::destinations::{Destination, Destinations, Source};
+use super::destinations::{Destination, Destinations};
 use super::{Opening, Plan};
+use crate::egress::policy::{Class, Policy};
 use crate::limits::{FIREWALL_ADDRESSES, FIREWALL_LONGEST_TTL};
 
 /// The openings in force.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Book {
     destinations: Destinations,
     prefixes: Vec<IpNet>,
-    allow: Vec<IpNet>,
+    policy: Policy,
     hold: Duration,
     /// Until when an address is open for a host.
     open: BTreeMap<(Destination, IpAddr), Instant>,
@@ -42,13 +44,15 @@ pub enum Denial {
     },
     /// An address that no public responder has.
     #[error(
-        "{host} has the address {address}, which is not one of the public Internet; if that is right, list its network, and those of all other responders, in `firewall.prefixes`"
+        "{host} has the address {address}, {class}; if that is right, list its network in `egress.allow`"
     )]
     NotPublic {
         /// The host.
         host: Destination,
         /// Its address.
         address: IpAddr,
+        /// What is wrong with it.
+        class: Class,
     },
     /// Nothing was found for it.
     #[error("no address was found for {0}")]
@@ -58,18 +62,19 @@ pub enum Denial {
 impl Book {
     /// An empty one.
     pub fn new(plan: &Plan) -> Self {
-        let mut book = Self::default();
-        book.adopt(plan);
-        book
+        Self {
+            destinations: plan.destinations.clone(),
+            prefixes: plan.prefixes.clone(),
+            policy: plan.policy.clone(),
+            hold: plan.hold,
+            open: BTreeMap::new(),
+        }
     }
 
     /// Takes over what a plan allows, and closes what it does not allow any more.
     pub fn adopt(&mut self, plan: &Plan) {
-        self.destinations = plan.destinations.clone();
-        self.prefixes.clone_from(&plan.prefixes);
-        self.allow.clone_from(&plan.allow);
-        self.hold = plan.hold;
         let mut open = std::mem::take(&mut self.open);
+        *self = Self::new(plan);
         open.retain(|(host, address), _| self.judge(host, *address).is_ok());
         self.open = open;
     }
@@ -83,7 +88,7 @@ impl Book {
         ttl: Duration,
         now: Instant,
     ) -> Result<Vec<IpAddr>, Denial> {
-        if self.destinations.source(host).is_none() {
+        if self.destinations.named_by(host).is_none() {
             return Err(Denial::UnknownHost(host.clone()));
         }
         let until = now + ttl.min(FIREWALL_LONGEST_TTL) + self.hold;
@@ -106,12 +111,13 @@ impl Book {
         }
     }
 
-    /// Whether all these stay open long enough for a fetch, without anything being done.
+    /// Whether all these stay open long enough for a fetch, without anything being done: for half of
+    /// the hold, so that many questions about one host are one change.
     pub fn holds(&self, host: &Destination, addresses: &[IpAddr], now: Instant) -> bool {
         !addresses.is_empty()
             && addresses.iter().all(|address| {
                 let end = self.open.get(&(host.clone(), *address));
-                end.is_some_and(|end| *end >= now + self.hold)
+                end.is_some_and(|end| *end >= now + self.hold / 2)
             })
     }
 
@@ -149,21 +155,20 @@ impl Book {
     }
 
     fn judge(&self, host: &Destination, address: IpAddr) -> Result<(), Denial> {
-        let Some(source) = self.destinations.source(host) else {
+        let Some(by) = self.destinations.named_by(host) else {
             return Err(Denial::UnknownHost(host.clone()));
         };
         let host = host.clone();
-        if !self.prefixes.is_empty() {
-            let inside = self.prefixes.iter().any(|net| net.contains(&address));
-            return inside
-                .then_some(())
-                .ok_or(Denial::OutsidePrefixes { host, address });
+        let inside = self.prefixes.iter().any(|net| net.contains(&address));
+        if !self.prefixes.is_empty() && !inside {
+            return Err(Denial::OutsidePrefixes { host, address });
         }
-        let allowed = self.allow.iter().any(|net| net.contains(&address));
-        let internal = source == Source::Configuration && is_internal(address);
-        (allowed || internal || is_public(address))
-            .then_some(())
-            .ok_or(Denial::NotPublic { host, address })
+        let judged = self.policy.check_address(address, by);
+        judged.map_err(|class| Denial::NotPublic {
+            host,
+            address,
+            class,
+        })
     }
 
     /// Closes what ends first where a host has too many addresses.
@@ -182,63 +187,29 @@ impl Book {
     }
 }
 
-/// Where an operator's own responder may well be.
-fn is_internal(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback(),
-        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_loopback(),
-    }
-}
-
-/// An address of the public Internet: not loopback, private, link-local (where clouds keep their
-/// metadata), shared, multicast, reserved, or one of these within an IPv6 address (RFC 6890).
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            !(v4.is_unspecified()
-                || v4.is_loopback()
-                || v4.is_private()
-                || v4.is_link_local()
-                || v4.is_broadcast()
-                || v4.is_documentation()
-                || a == 0
-                || (a == 100 && (64..128).contains(&b))
-                || (a == 192 && b == 0 && c == 0)
-                || (a == 198 && (b == 18 || b == 19))
-                || a >= 224)
-        }
-        IpAddr::V6(v6) => {
-            let first = v6.segments()[0];
-            // Of what is assigned, global unicast is 2000::/3. Tunnels and translators would carry
-            // an IPv4 address past the check: 2002::/16, 2001::/32, 64:ff9b::/96, ::ffff:0:0/96.
-            (first & 0xe000) == 0x2000
-                && first != 0x2002
-                && v6.segments()[..2] != [0x2001, 0]
-                && v6.segments()[..2] != [0x2001, 0xdb8]
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::egress::NamedBy;
 
     const TTL: Duration = Duration::from_secs(20);
     const HOLD: Duration = Duration::from_secs(10);
 
-    fn plan(prefixes: &[&str]) -> Plan {
+    fn plan(allow: &[&str], prefixes: &[&str]) -> Plan {
+        let networks = |texts: &[&str]| texts.iter().map(|n| n.parse().expect("a net")).collect();
         let mut plan = Plan {
-            prefixes: prefixes.iter().map(|p| p.parse().expect("a net")).collect(),
+            prefixes: networks(prefixes),
             hold: HOLD,
             ..Plan::default()
         };
-        plan.destinations
-            .add("http://ocsp.example/", Source::Certificate);
-        plan.destinations
-            .add("http://10.0.0.9:81/", Source::Configuration);
-        plan.destinations
-            .add("http://169.254.169.254/", Source::Certificate);
+        plan.policy.allow = networks(allow);
+        for (url, by) in [
+            ("http://ocsp.example/", NamedBy::Certificate),
+            ("http://10.0.0.9:81/", NamedBy::Operator),
+            ("http://169.254.169.254/", NamedBy::Certificate),
+        ] {
+            plan.destinations.add(url, by);
+        }
         plan
     }
 
@@ -257,12 +228,13 @@ mod tests {
 
     #[test]
     fn an_address_is_open_until_its_ttl_and_the_hold_are_over() {
-        let (mut book, now) = (Book::new(&plan(&[])), Instant::now());
+        let (mut book, now) = (Book::new(&plan(&[], &[])), Instant::now());
         let addresses = [ip("93.184.215.14")];
         let admitted = book.admit(&host(), &addresses, TTL, now);
         assert_eq!(admitted, Ok(addresses.to_vec()));
         assert!(book.holds(&host(), &addresses, now + TTL));
-        assert!(!book.holds(&host(), &addresses, now + TTL + HOLD / 2));
+        assert!(book.holds(&host(), &addresses, now + TTL + HOLD / 2));
+        assert!(!book.holds(&host(), &addresses, now + TTL + HOLD));
         let late = now + TTL + HOLD - Duration::from_secs(1);
         assert_eq!(open(&book, late), ["10.0.0.9:81", "93.184.215.14:80"]);
         assert_eq!(open(&book, now + TTL + HOLD), ["10.0.0.9:81"]);
@@ -272,7 +244,7 @@ mod tests {
 
     #[test]
     fn hosts_ports_and_addresses_that_nobody_configured_are_refused() {
-        let (mut book, now) = (Book::new(&plan(&[])), Instant::now());
+        let (mut book, now) = (Book::new(&plan(&[], &[])), Instant::now());
         let public = [ip("93.184.215.14")];
         for other in [
             Destination::new("evil.example", 80),
@@ -309,17 +281,21 @@ mod tests {
 
     #[test]
     fn of_several_addresses_those_within_the_prefixes_are_opened() {
-        let (mut book, now) = (Book::new(&plan(&["10.0.0.0/8"])), Instant::now());
-        let found = [ip("93.184.215.14"), ip("10.7.7.7")];
+        let plan = plan(&["10.7.0.0/16"], &["10.0.0.0/8"]);
+        let (mut book, now) = (Book::new(&plan), Instant::now());
+        let found = [ip("93.184.215.14"), ip("10.7.7.7"), ip("10.8.7.7")];
         let admitted = book.admit(&host(), &found, TTL, now);
         assert_eq!(admitted, Ok(vec![found[1]]));
         let refused = book.admit(&host(), &found[..1], TTL, now);
         assert!(matches!(refused, Err(Denial::OutsidePrefixes { .. })));
+        // Prefixes restrict, and allow nothing.
+        let refused = book.admit(&host(), &found[2..], TTL, now);
+        assert!(matches!(refused, Err(Denial::NotPublic { .. })));
     }
 
     #[test]
     fn a_new_plan_closes_what_it_does_not_name() {
-        let (mut book, now) = (Book::new(&plan(&[])), Instant::now());
+        let (mut book, now) = (Book::new(&plan(&[], &[])), Instant::now());
         let found = [ip("93.184.215.14")];
         book.admit(&host(), &found, TTL, now).expect("public");
         book.adopt(&Plan::default());
@@ -328,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_host_that_changes_its_address_without_end_holds_no_more_than_the_bound() {
-        let (mut book, now) = (Book::new(&plan(&[])), Instant::now());
+        let (mut book, now) = (Book::new(&plan(&[], &[])), Instant::now());
         for n in 0..=255 {
             let address = IpAddr::from([93, 184, 215, n]);
             book.admit(

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use url::{Host, Url};
 
+use crate::egress::NamedBy;
+
 /// A host, by name or by address, and a TCP port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Destination {
@@ -54,32 +56,30 @@ impl std::fmt::Display for Destination {
     }
 }
 
-/// All of them, each with who wrote it.
+/// All of them, each with who chose it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Destinations {
-    known: BTreeMap<Destination, Source>,
-}
-
-/// Who wrote a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
-    /// A CA, into a certificate.
-    Certificate,
-    /// The operator, into the configuration.
-    Configuration,
+    known: BTreeMap<Destination, NamedBy>,
 }
 
 impl Destinations {
     /// Adds the destination of a URL, if it is one that is ever fetched.
-    pub fn add(&mut self, url: &str, source: Source) {
+    pub fn add(&mut self, url: &str, by: NamedBy) {
         if let Some(destination) = Destination::of_url(url) {
-            let known = self.known.entry(destination).or_insert(source);
-            *known = source.max(*known);
+            self.insert(destination, by);
         }
     }
 
-    /// Who wrote a destination; `None` where nobody did.
-    pub fn source(&self, destination: &Destination) -> Option<Source> {
+    /// Adds a destination. Chosen by both, it is the operator's.
+    pub fn insert(&mut self, destination: Destination, by: NamedBy) {
+        let known = self.known.entry(destination).or_insert(by);
+        if by == NamedBy::Operator {
+            *known = by;
+        }
+    }
+
+    /// Who chose a destination; `None` where nobody did.
+    pub fn named_by(&self, destination: &Destination) -> Option<NamedBy> {
         self.known.get(destination).copied()
     }
 
@@ -108,9 +108,9 @@ mod tests {
     #[test]
     fn what_the_operator_wrote_stays_the_operators() {
         let mut all = Destinations::default();
-        all.add("http://ocsp.example/", Source::Configuration);
-        all.add("http://ocsp.example/other", Source::Certificate);
-        let found = all.source(&Destination::new("OCSP.example", 80));
-        assert_eq!(found, Some(Source::Configuration));
+        all.add("http://ocsp.example/", NamedBy::Operator);
+        all.add("http://ocsp.example/other", NamedBy::Certificate);
+        let found = all.named_by(&Destination::new("OCSP.example", 80));
+        assert_eq!(found, Some(NamedBy::Operator));
     }
 }

@@ -15,13 +15,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
 use super::ask::{self, Question, Reply};
-use super::{Book, Denial, Destination, Kernel, KernelError, Plan, PlanError, Rules, plan};
+use super::{Book, Denial, Destination, Kernel, KernelError, Plan, PlanError, Rules, resolvers};
 use crate::config::FirewallFormat;
+use crate::egress::Resolver;
 use crate::limits::{
-    FIREWALL_ASK_TIME, FIREWALL_CHECK, FIREWALL_CONNECTIONS, FIREWALL_REREAD, FIREWALL_RESOLVE,
+    FIREWALL_ASK_TIME, FIREWALL_CHECK, FIREWALL_CONNECTIONS, FIREWALL_LOOKUPS, FIREWALL_REREAD,
+    FIREWALL_RESOLVE,
 };
 use crate::observability::events::Occasionally;
 
@@ -36,8 +39,8 @@ pub struct Keeper {
     kernel: Kernel,
     /// When all was read last, and how long that took.
     read: (Instant, Duration),
-    /// When the configuration file was changed last, as far as was read.
-    modified: Option<SystemTime>,
+    /// When the configuration file and resolv.conf were changed last, as far as was read.
+    modified: [Option<SystemTime>; 2],
     checked: Instant,
     /// Names that could not be opened at the last look-up, each with a sentence.
     troubles: BTreeMap<Destination, String>,
@@ -93,12 +96,28 @@ impl Keeper {
 
     /// Looks up every destination that is a name and opens what it is.
     pub async fn resolve(&mut self) {
-        let destinations: Vec<Destination> = self.plan.destinations.iter().cloned().collect();
+        let mut waiting: Vec<Destination> = self.plan.destinations.iter().cloned().collect();
         self.troubles.clear();
-        for host in destinations {
-            let found = match host.address() {
-                Some(address) => Ok(vec![address]),
-                None => look_up(&host).await,
+        let resolver = Resolver::new(self.plan.resolver.as_ref()).map(Arc::new);
+        let mut lookups = JoinSet::new();
+        loop {
+            while lookups.len() < FIREWALL_LOOKUPS
+                && let Some(host) = waiting.pop()
+            {
+                let resolver = resolver.clone();
+                lookups.spawn(async move {
+                    let found = match (host.address(), resolver) {
+                        (Some(address), _) => Ok(vec![address]),
+                        (None, Ok(resolver)) => look_up(&resolver, &host).await,
+                        (None, Err(reason)) => Err(reason),
+                    };
+                    (host, found)
+                });
+            }
+            let (host, found) = match lookups.join_next().await {
+                Some(Ok(looked_up)) => looked_up,
+                Some(Err(_)) => continue,
+                None => return,
             };
             let trouble = match found {
                 Ok(addresses) => self.note(&host, &addresses),
@@ -180,7 +199,7 @@ impl Keeper {
 
     async fn answer(&mut self, question: &Question) -> Reply {
         let host = Destination::new(&question.host, question.port);
-        if self.plan.destinations.source(&host).is_none() {
+        if self.plan.destinations.named_by(&host).is_none() {
             self.reread(false).await;
         }
         let (now, ttl) = (Instant::now(), Duration::from_secs(question.ttl));
@@ -303,13 +322,14 @@ fn read(config: &Path, format: Option<FirewallFormat>) -> Result<Plan, PlanError
     Ok(plan)
 }
 
-fn modified(config: &Path) -> Option<SystemTime> {
-    std::fs::metadata(config).ok()?.modified().ok()
+fn modified(config: &Path) -> [Option<SystemTime>; 2] {
+    let of = |path: &Path| std::fs::metadata(path).ok()?.modified().ok();
+    [of(config), of(Path::new(resolvers::FILE))]
 }
 
-async fn look_up(host: &Destination) -> Result<Vec<IpAddr>, String> {
-    match timeout(FIREWALL_ASK_TIME, plan::resolve(&host.host, host.port)).await {
-        Ok(found) => found.map_err(|error| error.to_string()),
+async fn look_up(resolver: &Resolver, host: &Destination) -> Result<Vec<IpAddr>, String> {
+    match timeout(FIREWALL_ASK_TIME, resolver.look_up(&host.host)).await {
+        Ok(found) => found.map(|found| found.addresses),
         Err(_) => Err(format!("no answer in {FIREWALL_ASK_TIME:?}")),
     }
 }

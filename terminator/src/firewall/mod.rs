@@ -19,7 +19,7 @@ mod plan;
 mod resolvers;
 mod rules;
 
-pub use ask::{Gate, GateError};
+pub use ask::{Gate, GateError, attend};
 pub use book::{Book, Denial};
 pub use destinations::{Destination, Destinations};
 pub use keeper::Keeper;

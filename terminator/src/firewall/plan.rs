@@ -2,16 +2,18 @@
 //! resolvers, the destinations. Reads files, and no keys; resolves no destination.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::destinations::{Destinations, Source};
+use super::destinations::{Destination, Destinations};
 use super::resolvers;
 use crate::certificate::{Leaf, certificates_from_pem};
-use crate::config::{Config, ConfigError, FirewallFormat};
+use crate::config::{self, Config, ConfigError, FirewallFormat};
+use crate::egress::NamedBy;
+use crate::egress::policy::Policy;
 use crate::limits::CREDENTIAL_FILE_BYTES;
 use crate::sys::privileges::{Account, PrivilegeError};
 
@@ -26,12 +28,14 @@ pub struct Plan {
     pub asker: Option<u32>,
     /// DNS servers.
     pub resolvers: Vec<SocketAddr>,
+    /// How they are asked; `None`: as the system does.
+    pub resolver: Option<config::Resolver>,
     /// Hosts that may be reached.
     pub destinations: Destinations,
     /// Networks outside of which nothing is opened; empty: no such bound.
     pub prefixes: Vec<IpNet>,
-    /// Networks that are no part of the public Internet and may be opened nevertheless.
-    pub allow: Vec<IpNet>,
+    /// What egress itself may ask, which holds here, too.
+    pub policy: Policy,
     /// How long an address stays open beyond its TTL.
     pub hold: Duration,
     /// The packet filter to use.
@@ -121,24 +125,36 @@ impl Plan {
             user,
             asker,
             prefixes: firewall.prefixes,
+            policy: Policy::of(&config.egress),
             hold: firewall.hold,
             format: firewall.format,
             socket: firewall.socket,
-            resolvers: resolvers(),
+            resolvers: match &config.egress.resolver {
+                Some(own) => own.servers.clone(),
+                None => resolvers(),
+            },
+            resolver: config.egress.resolver.clone(),
             ..Self::default()
         };
-        plan.gather(config);
+        match &config.egress.proxy {
+            Some(proxy) => plan
+                .destinations
+                .insert(Destination::new(&proxy.host, proxy.port), NamedBy::Operator),
+            None => plan.gather(config),
+        }
         Ok(plan)
     }
 
+    /// Without a proxy, which would be the only destination.
     fn gather(&mut self, config: &Config) {
         for site in config.sites.iter().filter(|site| site.ocsp.enabled) {
             if let Some(responder) = &site.ocsp.responder {
-                self.destinations.add(responder, Source::Configuration);
+                self.ask(responder, NamedBy::Operator);
             }
             for files in &site.certificates {
                 match leaf(&files.cert) {
-                    Ok(leaf) => self.take(&leaf, site.ocsp.responder.is_some()),
+                    Ok(leaf) if site.ocsp.responder.is_none() => self.take(&leaf),
+                    Ok(_) => {}
                     Err(reason) => self.warnings.push(format!(
                         "{}: {reason}; its responder is not among the destinations",
                         files.cert.display()
@@ -148,14 +164,21 @@ impl Plan {
         }
     }
 
-    /// Its responders, unless another one is configured, and its CRLs.
-    fn take(&mut self, leaf: &Leaf, overridden: bool) {
-        if leaf.self_signed {
-            return;
+    /// What control asks for it: its responders or, where it has none, its CRLs.
+    fn take(&mut self, leaf: &Leaf) {
+        let urls = match leaf.ocsp_urls.is_empty() {
+            false => &leaf.ocsp_urls,
+            true => &leaf.crl_urls,
+        };
+        for url in urls.iter().filter(|_| !leaf.self_signed) {
+            self.ask(url, NamedBy::Certificate);
         }
-        let responders = leaf.ocsp_urls.iter().filter(|_| !overridden);
-        for url in responders.chain(&leaf.crl_urls) {
-            self.destinations.add(url, Source::Certificate);
+    }
+
+    /// What egress would not ask anyway is no destination; control says so where it matters.
+    fn ask(&mut self, url: &str, by: NamedBy) {
+        if self.policy.check(url, by).is_ok() {
+            self.destinations.add(url, by);
         }
     }
 }
@@ -175,11 +198,4 @@ fn leaf(path: &Path) -> Result<Leaf, String> {
         .map_err(|error| error.to_string())?;
     let chain = certificates_from_pem(&pem).map_err(|error| error.to_string())?;
     Leaf::parse(&chain[0]).map_err(|error| error.to_string())
-}
-
-/// Looks up a destination; its addresses, and how long they hold.
-pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<IpAddr>> {
-    let host = host.to_owned();
-    let found = tokio::net::lookup_host((host, port)).await?;
-    Ok(found.map(|address| address.ip()).collect())
 }
