@@ -291,9 +291,10 @@ impl Control {
             .leaf;
         let state = &snapshot.slots[certificate as usize].state;
         let left = self.time_left(certificate, now);
+        let words = self.in_words(failure, failure.is_of_time(), now);
         let track = &mut self.book.tracks[certificate as usize];
         track.failures = track.failures.saturating_add(1);
-        track.last_error = Some(failure.to_string());
+        track.last_error = Some(words.clone());
         let wait = schedule::retry_after(failure.trouble(), track.failures, left, dice());
         let failures = track.failures;
         self.book.queue.schedule(certificate, now + wait);
@@ -307,14 +308,14 @@ impl Control {
                 certificate,
                 responder,
                 failures,
-                "no new staple, and the old one has run out: {failure}"
+                "no new staple, and the old one has run out: {words}"
             ),
             _ => tracing::warn!(
                 event = "ocsp_failed",
                 certificate,
                 responder,
                 failures,
-                "no staple from the responder: {failure}"
+                "no staple from the responder: {words}"
             ),
         }
     }

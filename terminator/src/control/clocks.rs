@@ -2,6 +2,7 @@
 //! its true end, and a clock that cannot be right is named.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -30,18 +31,22 @@ impl Control {
                 self.lists.queue.clock_set_back(by);
                 self.keep_ends(now + by, steady);
             }
-            Some(Step::Forward(by)) => tracing::warn!(
-                event = "clock_set_forward",
-                seconds = by.as_secs(),
-                "the clock of this machine was set forward; what has ended by it is not stapled, and what is due is asked now"
-            ),
+            Some(Step::Forward(by)) => {
+                tracing::warn!(
+                    event = "clock_set_forward",
+                    seconds = by.as_secs(),
+                    "the clock of this machine was set forward; what has ended by it is not stapled, and what is due is asked now"
+                );
+                // It may be set back again.
+                self.keep_ends(now - by, steady);
+            }
             None => {}
         }
         self.withdraw_what_is_over(steady);
         self.name_the_clock(now);
     }
 
-    /// Remembers when the staples in use would have ended, had the clock not been set back.
+    /// Remembers when the staples in use would have ended, had the clock not been set.
     fn keep_ends(&mut self, expected: SystemTime, steady: Instant) {
         let snapshot = Arc::clone(self.publisher.current());
         for (index, slot) in (0..).zip(&snapshot.slots) {
@@ -97,6 +102,14 @@ impl Control {
             states.push((certificate, SlotState::Missing));
         }
         self.publish_states(states);
+    }
+
+    /// A failure in words, with the clock as its cause where that is likely.
+    pub(super) fn in_words(&self, failure: &dyn Display, of_time: bool, now: SystemTime) -> String {
+        match self.timekeeping.suspicion(now).filter(|_| of_time) {
+            Some(suspicion) => format!("{failure}. The likely cause: {suspicion}"),
+            None => failure.to_string(),
+        }
     }
 
     /// Says once that the clock cannot be believed, and once that it can again.

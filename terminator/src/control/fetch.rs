@@ -131,6 +131,11 @@ impl Failure {
         }
     }
 
+    /// The response does not fit the present: its times are wrong, or the clock of this machine is.
+    pub(super) fn is_of_time(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.kind() == RefusalKind::Time)
+    }
+
     /// What the next attempts should be like.
     pub(super) fn trouble(&self) -> Trouble {
         match self {

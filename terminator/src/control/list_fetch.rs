@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::CertificateDer;
 
+use super::fetch::host_of;
 use super::freshness;
 use super::trace::{Step, Trace};
 use crate::clock;
@@ -44,11 +45,21 @@ pub(super) struct ListAnswer {
     /// The verdicts, or why there are none.
     pub(super) result: Result<ListNews, ListFailure>,
     /// Each attempt, for the counters.
-    pub(super) attempts: Vec<(CrlResult, Duration)>,
+    pub(super) attempts: Vec<ListAttempt>,
     /// Each step, for whoever asks.
     pub(super) trace: Vec<Step>,
     /// The first place was there, whatever it said.
     pub(super) reached: bool,
+}
+
+/// One attempt at one place.
+pub(super) struct ListAttempt {
+    /// Host and port of the place.
+    pub(super) host: String,
+    /// How it ended.
+    pub(super) result: CrlResult,
+    /// What the HTTP server believes the time to be.
+    pub(super) dated: Option<SystemTime>,
 }
 
 /// What a place gave.
@@ -107,6 +118,11 @@ impl ListFailure {
         }
     }
 
+    /// The list does not fit the present: its times are wrong, or the clock of this machine is.
+    pub(super) fn is_of_time(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.kind() == RefusalKind::Time)
+    }
+
     /// Other lists from there would fare no better.
     fn is_of_server(&self) -> bool {
         match self {
@@ -128,8 +144,8 @@ pub(super) async fn ask(client: Client, question: ListQuestion) -> ListAnswer {
     };
     let mut trace = Trace::begin();
     for place in 0..question.urls.len() {
-        let before = trace.took();
-        let result = ask_one(&client, &question, place, &mut trace).await;
+        let mut dated = None;
+        let result = ask_one(&client, &question, place, &mut trace, &mut dated).await;
         let counted = match &result {
             Ok(ListNews::Unchanged(_)) => CrlResult::Unchanged,
             Ok(ListNews::Read(_)) => CrlResult::Taken,
@@ -140,7 +156,11 @@ pub(super) async fn ask(client: Client, question: ListQuestion) -> ListAnswer {
             Ok(ListNews::Read(read)) => describe(read),
             Err(failure) => format!("failed: {failure}"),
         });
-        answer.attempts.push((counted, trace.took() - before));
+        answer.attempts.push(ListAttempt {
+            host: host_of(&question.urls[place]),
+            result: counted,
+            dated,
+        });
         if place == 0 {
             answer.reached = !result.as_ref().err().is_some_and(ListFailure::is_of_server);
         }
@@ -190,6 +210,7 @@ async fn ask_one(
     question: &ListQuestion,
     place: usize,
     trace: &mut Trace,
+    dated: &mut Option<SystemTime>,
 ) -> Result<ListNews, ListFailure> {
     let url = question.urls[place].clone();
     trace.note(format!("GET {url}"));
@@ -205,6 +226,7 @@ async fn ask_one(
     };
     let response = client.fetch(request).await?;
     trace.note_answer(&response.head, response.body.len());
+    *dated = freshness::dated(&response.head);
     let fresh = freshness::fresh_for(&response.head);
     match response.head.status {
         200 => {}

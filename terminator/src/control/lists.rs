@@ -17,7 +17,9 @@ use super::Control;
 use super::book::{Track, consequence, dice, label};
 use super::fetch::host_of;
 use super::inquiry::Outcome;
-use super::list_fetch::{self, ListAnswer, ListFailure, ListNews, ListQuestion, ListRead};
+use super::list_fetch::{
+    self, ListAnswer, ListAttempt, ListFailure, ListNews, ListQuestion, ListRead,
+};
 use super::load::Subject;
 use super::queue::Queue;
 use super::schedule::{self, Pace, Trouble, Validity};
@@ -263,9 +265,13 @@ impl Control {
                 return;
             }
         };
-        for (result, _) in &answer.attempts {
-            self.counters.crl_results.one(*result);
+        for attempt in &answer.attempts {
+            self.counters.crl_results.one(attempt.result);
+            if let Some(dated) = attempt.dated {
+                self.timekeeping.hear(&attempt.host, dated, now);
+            }
         }
+        self.name_the_clock(now);
         let list = answer.list;
         self.lists.queue.finished(list, answer.reached, now);
         let about = self.lists.watched[list as usize].certificates.clone();
@@ -410,21 +416,22 @@ impl Control {
         &mut self,
         list: u32,
         failure: &ListFailure,
-        attempts: &[(CrlResult, Duration)],
+        attempts: &[ListAttempt],
         now: SystemTime,
     ) {
+        let words = self.in_words(failure, failure.is_of_time(), now);
         let Watched {
             key,
             record,
             certificates,
         } = &mut self.lists.watched[list as usize];
         record.failures = record.failures.saturating_add(1);
-        record.last_error = Some(failure.to_string());
+        record.last_error = Some(words.clone());
         let end = record.held.as_ref().map(|held| held.validity.not_after);
         let left = end.and_then(|end| end.duration_since(now).ok());
-        let trouble = match attempts.last() {
-            Some((CrlResult::Egress, _)) => Trouble::Egress,
-            Some((CrlResult::NotAllowed, _)) => Trouble::Lasting,
+        let trouble = match attempts.last().map(|attempt| attempt.result) {
+            Some(CrlResult::Egress) => Trouble::Egress,
+            Some(CrlResult::NotAllowed) => Trouble::Lasting,
             _ => Trouble::Ordinary,
         };
         let wait = schedule::retry_after(trouble, record.failures, left, dice());
@@ -439,7 +446,7 @@ impl Control {
             certificates = certificates.len(),
             failures = record.failures,
             holds_until = holds.as_deref().unwrap_or("(none was taken yet)"),
-            "no CRL, so a revocation would not be noticed: {failure}"
+            "no CRL, so a revocation would not be noticed: {words}"
         );
     }
 }

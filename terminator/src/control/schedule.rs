@@ -331,6 +331,16 @@ mod tests {
         assert!(retry_after(Trouble::NotKnownYet, 14, None, 0.5) > UNKNOWN_RETRY);
     }
 
+    #[test]
+    fn a_responder_that_asks_for_patience_gets_it_until_the_staple_is_about_to_end() {
+        let week = Some(Duration::from_secs(7 * DAY));
+        let wait = |failures, left| retry_after(Trouble::TryLater, failures, left, 0.5);
+        let minutes: Vec<u64> = (1..=7).map(|n| wait(n, week).as_secs() / 60).collect();
+        assert_eq!(minutes, [1, 2, 4, 8, 16, 32, 60]);
+        let seconds = Some(Duration::from_secs(40));
+        assert_eq!(wait(7, seconds), Duration::from_secs(5));
+    }
+
     proptest! {
         #[test]
         fn a_refresh_lies_between_the_taking_and_the_end(

@@ -7,7 +7,7 @@
 //! [`Suspicion`] to people, and withdraws what [`Ends`] says has ended.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -144,30 +144,39 @@ impl Timekeeping {
 }
 
 /// Ends of staples on the steady clock. A wall clock that was set back would let a staple be sent
-/// past its true end: where it was right before, that end comes as it would have come.
+/// past its true end: where it was right before, that end comes as it would have come. The first end
+/// that is entered for a staple counts: it is by the clock under which the staple was verified, and a
+/// clock that is set wrong and then right again neither lengthens nor shortens it.
 #[derive(Default)]
-pub(super) struct Ends(BinaryHeap<Reverse<(Instant, CertificateIndex, u64)>>);
+pub(super) struct Ends {
+    due: BinaryHeap<Reverse<(Instant, CertificateIndex, u64)>>,
+    entered: HashSet<(CertificateIndex, u64)>,
+}
 
 impl Ends {
-    /// Enters a staple with the time it had left on the clock before the step, and the generation
-    /// in which its slot was set.
+    /// Enters a staple with its end by the clock before the step, and the generation in which its
+    /// slot was set.
     pub(super) fn enter(&mut self, certificate: CertificateIndex, since: u64, end: Instant) {
-        self.0.push(Reverse((end, certificate, since)));
+        if self.entered.insert((certificate, since)) {
+            self.due.push(Reverse((end, certificate, since)));
+        }
     }
 
     /// Takes the next staple that has ended.
     pub(super) fn over(&mut self, now: Instant) -> Option<(CertificateIndex, u64)> {
-        let Reverse((end, certificate, since)) = *self.0.peek()?;
+        let Reverse((end, certificate, since)) = *self.due.peek()?;
         if end > now {
             return None;
         }
-        self.0.pop();
+        self.due.pop();
+        self.entered.remove(&(certificate, since));
         Some((certificate, since))
     }
 
     /// Forgets all: the table is another one, whose staples are entered anew.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = (Instant, CertificateIndex, u64)> + '_ {
-        self.0.drain().map(|Reverse(end)| end)
+        self.entered.clear();
+        self.due.drain().map(|Reverse(end)| end)
     }
 }
 
@@ -248,6 +257,7 @@ mod tests {
         let mut ends = Ends::default();
         ends.enter(3, 7, now + HOUR);
         ends.enter(4, 7, now + 2 * HOUR);
+        ends.enter(4, 7, now);
         assert_eq!(ends.over(now), None);
         assert_eq!(ends.over(now + HOUR), Some((3, 7)));
         assert_eq!(ends.over(now + HOUR), None);

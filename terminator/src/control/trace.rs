@@ -64,11 +64,6 @@ impl Trace {
         self.note(format!("HTTP status {}, {bytes} bytes", head.status));
     }
 
-    /// How long it took so far.
-    pub(super) fn took(&self) -> Duration {
-        self.began.elapsed()
-    }
-
     /// The steps.
     pub(super) fn end(self) -> Vec<Step> {
         self.steps

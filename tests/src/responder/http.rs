@@ -5,6 +5,8 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, SystemTime};
 
 use clinch::cli::demo::responder::request_of_path;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 
 use super::Request;
 
@@ -59,8 +61,17 @@ pub(super) fn head(
     let length = length.map_or(String::new(), |n| format!("content-length: {n}\r\n"));
     write!(
         stream,
-        "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\n{length}connection: close\r\n\r\n"
+        "HTTP/1.1 {status}\r\ndate: {}\r\ncontent-type: {content_type}\r\n{length}connection: close\r\n\r\n",
+        date()
     )
+}
+
+/// The present as HTTP writes it (RFC 9110 section 5.6.7).
+fn date() -> String {
+    let rfc2822 = OffsetDateTime::now_utc().format(&Rfc2822);
+    rfc2822
+        .expect("a year of four digits")
+        .replace("+0000", "GMT")
 }
 
 /// Bytes of a body.
