@@ -1,6 +1,7 @@
 //! A certificate authority kept by the real `openssl`, and a web server for its CRL: what clinch has
 //! to do with where there is no OCSP.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ pub struct OpensslCa {
     pub server: CrlServer,
 }
 
-/// A web server for one file, which understands ETags.
+/// A web server for CRLs, which understands ETags.
 pub struct CrlServer {
     /// Where it listens.
     pub address: SocketAddr,
@@ -25,9 +26,10 @@ pub struct CrlServer {
 
 #[derive(Default)]
 struct Shared {
-    body: Vec<u8>,
-    /// Answers given, by status.
-    answers: Vec<u16>,
+    /// By path.
+    bodies: HashMap<String, Vec<u8>>,
+    /// Answers given: path and status.
+    answers: Vec<(String, u16)>,
 }
 
 impl OpensslCa {
@@ -36,14 +38,6 @@ impl OpensslCa {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let server = CrlServer::start();
         let ca = Self { dir, server };
-        let url = ca.url();
-        std::fs::write(
-            ca.path("openssl.cnf"),
-            CONFIG
-                .replace("DIR", &ca.dir.path().display().to_string())
-                .replace("URL", &url),
-        )
-        .expect("in our own directory");
         std::fs::write(ca.path("index.txt"), "").expect("in our own directory");
         std::fs::write(ca.path("serial"), "1000\n").expect("in our own directory");
         std::fs::write(ca.path("crlnumber"), "01\n").expect("in our own directory");
@@ -64,7 +58,7 @@ impl OpensslCa {
             "-days",
             "30",
             "-config",
-            &ca.path("openssl.cnf"),
+            &ca.config(WHOLE),
             "-extensions",
             "authority",
             "-subj",
@@ -80,17 +74,26 @@ impl OpensslCa {
 
     /// Where the CRL is.
     pub fn url(&self) -> String {
-        format!("http://{}/ca.crl", self.server.address)
+        self.url_of(WHOLE)
+    }
+
+    fn url_of(&self, part: &str) -> String {
+        format!("http://{}/{part}.crl", self.server.address)
     }
 
     /// A certificate for a name, with the CRL as its only pointer: chain and key, PEM.
     pub fn issue(&self, name: &str) -> (String, String) {
+        self.issue_in(WHOLE, name)
+    }
+
+    /// The same, with another part of the CRL.
+    pub fn issue_in(&self, part: &str, name: &str) -> (String, String) {
         let (key, request, leaf) = (
             self.path(&format!("{name}.key")),
             self.path(&format!("{name}.csr")),
             self.path(&format!("{name}.pem")),
         );
-        let config = self.path("openssl.cnf");
+        let config = self.config(part);
         self.openssl(&[
             "ecparam",
             "-name",
@@ -135,7 +138,7 @@ impl OpensslCa {
     /// Revokes the certificate of a name and publishes a new CRL.
     pub fn revoke(&self, name: &str) {
         let leaf = self.path(&format!("{name}.pem"));
-        let config = self.path("openssl.cnf");
+        let config = self.config(WHOLE);
         self.openssl(&[
             "ca",
             "-config",
@@ -150,12 +153,27 @@ impl OpensslCa {
 
     /// Makes a new CRL and serves it.
     pub fn publish(&self) {
+        self.publish_part(WHOLE);
+    }
+
+    /// Makes a new CRL that says it is this part (RFC 5280 section 5.2.5), and serves it.
+    pub fn publish_part(&self, part: &str) {
         let (pem, der) = (self.path("crl.pem"), self.path("crl.der"));
-        let config = self.path("openssl.cnf");
+        let config = self.config(part);
         self.openssl(&["ca", "-gencrl", "-config", &config, "-out", &pem]);
         self.openssl(&["crl", "-in", &pem, "-outform", "DER", "-out", &der]);
         let der = std::fs::read(der).expect("written by openssl");
-        self.server.serve(der);
+        self.server.serve(part, der);
+    }
+
+    /// What openssl is to do where this part of the CRL matters.
+    fn config(&self, part: &str) -> String {
+        let path = self.path(&format!("{part}.cnf"));
+        let text = CONFIG
+            .replace("DIR", &self.dir.path().display().to_string())
+            .replace("URL", &self.url_of(part));
+        std::fs::write(&path, text).expect("in our own directory");
+        path
     }
 
     /// The CA's certificate, PEM.
@@ -194,18 +212,21 @@ impl CrlServer {
         Self { address, shared }
     }
 
-    /// From now on it serves this.
-    pub fn serve(&self, body: Vec<u8>) {
-        self.shared.lock().expect("no panic").body = body;
+    /// From now on it serves this as that part of the CRL.
+    pub fn serve(&self, part: &str, body: Vec<u8>) {
+        let path = format!("/{part}.crl");
+        let mut shared = self.shared.lock().expect("no panic");
+        shared.bodies.insert(path, body);
     }
 
-    /// What it serves.
-    pub fn body(&self) -> Vec<u8> {
-        self.shared.lock().expect("no panic").body.clone()
+    /// What it serves as that part of the CRL.
+    pub fn body(&self, part: &str) -> Vec<u8> {
+        let path = format!("/{part}.crl");
+        self.shared.lock().expect("no panic").bodies[&path].clone()
     }
 
-    /// The status codes of all answers so far.
-    pub fn answers(&self) -> Vec<u16> {
+    /// Path and status code of all answers so far.
+    pub fn answers(&self) -> Vec<(String, u16)> {
         self.shared.lock().expect("no panic").answers.clone()
     }
 }
@@ -214,6 +235,8 @@ fn answer(stream: TcpStream, shared: &Mutex<Shared>) -> std::io::Result<()> {
     stream.set_read_timeout(Some(crate::PROMPT))?;
     let mut lines = BufReader::new(&stream).lines();
     let mut known = None;
+    let request = lines.next().transpose()?.unwrap_or_default();
+    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
     while let Some(line) = lines.next().transpose()? {
         if line.is_empty() {
             break;
@@ -223,9 +246,12 @@ fn answer(stream: TcpStream, shared: &Mutex<Shared>) -> std::io::Result<()> {
         }
     }
     let mut shared = shared.lock().expect("no panic");
+    let Some(whole) = shared.bodies.get(&path).cloned() else {
+        shared.answers.push((path, 404));
+        return (&stream).write_all(b"HTTP/1.1 404 X\r\ncontent-length: 0\r\n\r\n");
+    };
     // Changes with every CRL: its signature does.
-    let tail: String = shared
-        .body
+    let tail: String = whole
         .iter()
         .rev()
         .take(8)
@@ -236,9 +262,9 @@ fn answer(stream: TcpStream, shared: &Mutex<Shared>) -> std::io::Result<()> {
     let (status, body) = if same {
         (304, Vec::new())
     } else {
-        (200, shared.body.clone())
+        (200, whole)
     };
-    shared.answers.push(status);
+    shared.answers.push((path, status));
     let head = format!(
         "HTTP/1.1 {status} X\r\netag: {etag}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
@@ -248,6 +274,9 @@ fn answer(stream: TcpStream, shared: &Mutex<Shared>) -> std::io::Result<()> {
     stream.write_all(head.as_bytes())?;
     stream.write_all(&body)
 }
+
+/// The part of the CRL that most certificates name.
+pub const WHOLE: &str = "ca";
 
 const CONFIG: &str = "\
 [ca]

@@ -2,7 +2,7 @@
 //! certificate without a responder is watched through its CRL.
 
 use clinch_tests::backend::Backend;
-use clinch_tests::openssl_ca::OpensslCa;
+use clinch_tests::openssl_ca::{OpensslCa, WHOLE};
 use clinch_tests::peers::Said;
 use clinch_tests::process::{Clinch, clinch};
 use clinch_tests::responder::Answer;
@@ -42,6 +42,9 @@ fn an_operator_sees_what_is_stapled_and_why_and_can_ask_at_once() {
         .has("(ocsp, ")
         .has("verified in full")
         .lacks("to do");
+    let explained = json(&ocsp(&clinch, &["explain", "a.example", "--json"]));
+    assert_eq!(explained["certificates"][0]["class"], "ocsp");
+    assert_eq!(explained["certificates"][0]["staple"], "stapled");
     let explained = ocsp(&clinch, &["explain", "plain.example"]);
     assert_eq!(explained.code, Some(5));
     explained.has("nothing is wrong").lacks("to do");
@@ -107,7 +110,8 @@ fn a_certificate_with_a_crl_only_is_watched_and_its_revocation_noticed() {
         line.contains("WARN") && about.iter().any(|word| line.contains(word))
     });
     assert_eq!(warned, None, "a warning for nothing");
-    assert_eq!(ca.server.answers(), [200], "one list for both");
+    let answers = ca.server.answers();
+    assert_eq!(answers, [("/ca.crl".to_owned(), 200)], "one list for both");
 
     let explained = ocsp(&clinch, &["explain", "lost.example"]);
     assert_eq!(explained.code, Some(5));
@@ -120,7 +124,7 @@ fn a_certificate_with_a_crl_only_is_watched_and_its_revocation_noticed() {
     unchanged.has("HTTP status 304").has("not modified");
     assert!(connects(&setup, &ca, "lost.example"));
 
-    let before = ca.server.body();
+    let before = ca.server.body(WHOLE);
     ca.revoke("lost.example");
     let revoked = ocsp(&clinch, &["fetch", "lost.example"]);
     assert_eq!(revoked.code, Some(3), "{}", revoked.text);
@@ -133,7 +137,7 @@ fn a_certificate_with_a_crl_only_is_watched_and_its_revocation_noticed() {
     assert!(connects(&setup, &ca, "kept.example"));
 
     // Somebody on the way plays back the CRL from before.
-    ca.server.serve(before);
+    ca.server.serve(WHOLE, before);
     let replayed = ocsp(&clinch, &["fetch", "lost.example"]);
     assert_eq!(replayed.code, Some(4), "{}", replayed.text);
     replayed.has("was seen before");
@@ -148,6 +152,43 @@ fn a_certificate_with_a_crl_only_is_watched_and_its_revocation_noticed() {
         !connects(&setup, &ca, "lost.example"),
         "a reload forgets nothing"
     );
+}
+
+#[test]
+fn a_part_of_a_crl_counts_for_its_own_certificates_alone() {
+    let echo = Backend::echo();
+    let ca = OpensslCa::new();
+    ca.publish_part("two");
+    let mut setup = Setup::new();
+    for (part, name) in [(WHOLE, "one.example"), ("two", "two.example")] {
+        let (chain, key) = ca.issue_in(part, name);
+        let files = setup.write_pem(&chain, &key);
+        setup.site_of(&[name], &files, &[echo.written()], "");
+    }
+    let clinch = setup.start();
+    eventually("both parts are judged", PROMPT, || {
+        let shown = ocsp(&clinch, &["show"]);
+        (shown.text.matches("not on the CRL").count() == 2).then_some(())
+    });
+    let mut answers = ca.server.answers();
+    answers.sort();
+    let each = |path: &str| (path.to_owned(), 200);
+    assert_eq!(answers, [each("/ca.crl"), each("/two.crl")]);
+
+    // The CA's own list, in order in all but its scope.
+    ca.publish();
+    ca.server.serve("two", ca.server.body(WHOLE));
+    assert_eq!(ocsp(&clinch, &["fetch", "two.example"]).code, Some(4));
+    ocsp(&clinch, &["show"]).has("CRL is silent");
+    ocsp(&clinch, &["explain", "two.example"])
+        .has("says nothing about it")
+        .has("to do: ask the CA");
+    assert_eq!(clinch.count("clinch_crl_unknown_certificates", &[]), 1.0);
+    assert!(connects(&setup, &ca, "two.example"));
+
+    ca.publish_part("two");
+    assert_eq!(ocsp(&clinch, &["fetch", "two.example"]).code, Some(0));
+    assert_eq!(clinch.count("clinch_crl_unknown_certificates", &[]), 0.0);
 }
 
 /// Whether a handshake for a name comes about, as `openssl` sees it.

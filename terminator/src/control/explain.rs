@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::load::Class;
+use super::load::{Class, Skip};
 use super::status::{CertificateStatus, StapleStatus};
 use crate::clock::rfc3339;
 use crate::egress;
@@ -153,6 +153,11 @@ impl Words<'_> {
         }
         match c.class {
             Class::CrlOnly if c.crl.is_some() => self.watched(),
+            // Else nobody is asked because the site says so.
+            Class::CrlOnly if c.not_stapled == Some(Skip::NoResponder.to_string()) => {
+                self.because("its CRL is not watched, because nothing verifies its signature while the issuer is missing from the certificate file");
+                self.append_issuer();
+            }
             Class::CrlOnly | Class::Ocsp => {}
             Class::ShortLived => self.because(
                 "the certificate ends so soon that its CA gives it no revocation pointer: nothing is wrong",
@@ -171,11 +176,15 @@ impl Words<'_> {
                 .as_deref()
                 .is_some_and(|why| why.contains("issuer"))
         {
-            self.remedy(format!(
-                "append the certificate of {} to the certificate file, and reload",
-                c.issuer
-            ));
+            self.append_issuer();
         }
+    }
+
+    fn append_issuer(&mut self) {
+        self.remedy(format!(
+            "append the certificate of {} to the certificate file, and reload",
+            self.certificate.issuer
+        ));
     }
 
     /// Of a certificate that has a CRL only.
@@ -186,6 +195,17 @@ impl Words<'_> {
         let place = crl.urls.first().cloned().unwrap_or_default();
         let (failures, error) = (crl.failures, crl.last_error.clone());
         match (crl.not_after, crl.this_update) {
+            (Some(end), _) if self.known.at < end && self.certificate.crl_silence().is_some() => {
+                let silence = self
+                    .certificate
+                    .crl_silence()
+                    .unwrap_or_default()
+                    .to_owned();
+                self.because(format!(
+                    "its CRL {place} is watched instead, and says nothing about it: {silence}"
+                ));
+                self.remedy("ask the CA: the certificate points to a list that is not about it, so a revocation would not be noticed");
+            }
             (Some(end), Some(made)) if self.known.at < end => {
                 let number = crl.number.as_deref().unwrap_or("(none)").to_owned();
                 let (made, end) = (rfc3339(made), rfc3339(end));
@@ -208,11 +228,6 @@ impl Words<'_> {
                 "{failures} attempts in a row to fetch it failed: {error}"
             ));
             self.remedy("act on the reason above; `clinch ocsp fetch NAME` fetches the CRL at once and shows every step");
-        }
-        if let Some(silent) = self.certificate.last_error.clone() {
-            self.because(format!(
-                "the list says nothing about this certificate: {silent}"
-            ));
         }
         self.next_fetch();
     }
@@ -312,6 +327,17 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_cannot_be_verified_is_not_passed_over_in_silence() {
+        let mut alone = certificate(StapleStatus::NotApplicable);
+        alone.class = Class::CrlOnly;
+        alone.not_stapled = Some(Skip::NoResponder.to_string());
+        let explained = explain(&alone, &known());
+        assert!(text(&explained).contains("append the certificate of"));
+        alone.not_stapled = Some(Skip::Disabled.to_string());
+        assert!(explain(&alone, &known()).remedies.is_empty());
+    }
+
+    #[test]
     fn a_watched_crl_is_named_with_its_number_and_its_end() {
         let mut listed = certificate(StapleStatus::NotApplicable);
         listed.class = Class::CrlOnly;
@@ -330,6 +356,10 @@ mod tests {
         let explained = explain(&listed, &known());
         assert!(explained.remedies.is_empty());
         assert!(text(&explained).contains("number 1a"), "{explained:?}");
+        let mut silent = listed.clone();
+        silent.last_error = Some("it is about CA certificates only".to_owned());
+        let silent = text(&explain(&silent, &known()));
+        assert!(silent.contains("says nothing about it") && !silent.contains("does not list it"));
         let mut known = known();
         known.at = now + 2 * hour;
         assert!(text(&explain(&listed, &known)).contains("would not be noticed"));

@@ -82,6 +82,21 @@ pub struct CertificateStatus {
     pub crl: Option<CrlStatus>,
 }
 
+impl CertificateStatus {
+    /// Why the CRL that is watched says nothing about the certificate, though it is in order.
+    pub fn crl_silence(&self) -> Option<&str> {
+        let watched = self.crl.is_some() && self.staple == StapleStatus::NotApplicable;
+        self.last_error.as_deref().filter(|_| watched)
+    }
+
+    /// Whether a CRL is watched and says nothing about the certificate at that time: it has not come
+    /// in, has run out, or is silent.
+    pub fn crl_is_unknown(&self, at: SystemTime) -> bool {
+        let over = |crl: &CrlStatus| crl.not_after.is_none_or(|end| end <= at);
+        self.crl.as_ref().is_some_and(over) || self.crl_silence().is_some()
+    }
+}
+
 /// State of a certificate's staple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -139,15 +139,15 @@ pub(super) fn class(class: Class) -> &'static str {
 }
 
 fn state(certificate: &CertificateStatus, at: SystemTime) -> &'static str {
-    let listed = certificate.crl.as_ref().map(|crl| crl.not_after);
-    match (certificate.staple, listed) {
-        (StapleStatus::Stapled, _) => "stapled",
-        (StapleStatus::Missing, _) => "MISSING",
-        (StapleStatus::Expired, _) => "EXPIRED",
-        (StapleStatus::Revoked, _) => "REVOKED",
-        (StapleStatus::NotApplicable, None) => "nothing to staple",
-        (StapleStatus::NotApplicable, Some(Some(end))) if at < end => "not on the CRL",
-        (StapleStatus::NotApplicable, Some(_)) => "no CRL",
+    match certificate.staple {
+        StapleStatus::Stapled => "stapled",
+        StapleStatus::Missing => "MISSING",
+        StapleStatus::Expired => "EXPIRED",
+        StapleStatus::Revoked => "REVOKED",
+        StapleStatus::NotApplicable if certificate.crl.is_none() => "nothing to staple",
+        StapleStatus::NotApplicable if certificate.crl_silence().is_some() => "CRL is silent",
+        StapleStatus::NotApplicable if certificate.crl_is_unknown(at) => "no CRL",
+        StapleStatus::NotApplicable => "not on the CRL",
     }
 }
 

@@ -90,15 +90,13 @@ impl Scrape {
             None,
             series,
         )?;
-        let overdue = |c: &&CertificateStatus| {
-            let lists = c.crl.as_ref();
-            lists.is_some_and(|crl| crl.not_after.is_none_or(|end| end <= self.at))
-        };
+        let unknown = status.certificates.iter();
+        let unknown = unknown.filter(|c| c.crl_is_unknown(self.at));
         page.single_gauge(
             "clinch_crl_unknown_certificates",
-            "Certificates whose CRL is to be watched and is not there, or has run out",
+            "Certificates whose CRL is to be watched and is not there, has run out, or says nothing about them",
             None,
-            status.certificates.iter().filter(overdue).count() as f64,
+            unknown.count() as f64,
         )
     }
 
