@@ -41,6 +41,7 @@ help:
 	@echo '             bench-newest: fetch Debian 13 for its newer peers, once;'
 	@echo '             bench-all: every scenario; bench-micro: the parts by themselves;'
 	@echo '             bench-compare BASE=REV: is the working tree dearer than that revision? exit code 3 if so;'
+	@echo '             bench-schedule: a million certificates in the scheduler;'
 	@echo '             bench-quick: whether the measurements work, in seconds, without figures)'
 
 demo: build
@@ -92,7 +93,7 @@ fuzz:
 	@tests/bootstrap.sh build fuzz
 	tests/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
-.PHONY: bench bench-all bench-newest bench-peers bench-quick bench-micro bench-compare bench-build
+.PHONY: bench bench-all bench-newest bench-peers bench-quick bench-micro bench-schedule bench-compare bench-build
 bench: bench-build
 	$${CARGO_TARGET_DIR:-target}/release/clinch-bench $(BENCH_ARGS) headline
 	$${CARGO_TARGET_DIR:-target}/release/clinch-bench $(BENCH_ARGS) staple
@@ -113,6 +114,10 @@ bench-quick: bench-build
 bench-micro:
 	@tests/bootstrap.sh build
 	cargo bench --locked -p clinch-bench --bench parts
+
+bench-schedule:
+	@tests/bootstrap.sh build
+	CLINCH_SCALE=full cargo test --locked -p clinch --test scale -- --nocapture
 
 bench-compare:
 	@tests/bootstrap.sh build
