@@ -11,7 +11,7 @@ wanted() {
     case $1 in
         build) echo gcc libc6-dev ca-certificates ;;
         demo) echo openssl curl ca-certificates ;;
-        test) echo openssl curl gnutls-bin nginx-light libnginx-mod-stream haproxy tinyproxy-bin iproute2 iptables ipset nftables prometheus faketime ;;
+        test) echo openssl curl gnutls-bin nginx-light libnginx-mod-stream haproxy tinyproxy-bin iproute2 iptables ipset nftables prometheus faketime systemd ;;
         matrix) echo nginx-light haproxy hitch apache2-bin iproute2 ;;
         fuzz) echo g++ ;;
         bench) echo nginx-light libnginx-mod-stream haproxy hitch h2o stunnel4 apache2-bin strace ;;

@@ -13,6 +13,7 @@ pub mod client;
 pub mod dns;
 pub mod fuzz;
 pub mod hello;
+pub mod machine;
 pub mod matrix;
 pub mod metrics;
 pub mod network;
