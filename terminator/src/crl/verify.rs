@@ -1,5 +1,6 @@
 //! The verdict on a CRL: in full, for one certificate, at one instant (RFC 5280 section 6.3.3).
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::CertificateDer;
@@ -85,7 +86,8 @@ pub fn verify(
     at: SystemTime,
 ) -> Result<NotRevoked, Refusal> {
     let certificate = parse(leaf, "in question")?;
-    VerifiedList::verify(crl, issuers, policy, at)?.judge_parsed(leaf, &certificate)
+    let list = VerifiedList::verify(crl, issuers, policy, at)?;
+    list.judge_parsed(leaf, &certificate)
 }
 
 impl<'a> VerifiedList<'a> {
@@ -133,14 +135,46 @@ impl<'a> VerifiedList<'a> {
         self.judge_parsed(leaf, &parse(leaf, "in question")?)
     }
 
+    /// Finds what the list says about each of many certificates, looking at every entry once.
+    pub fn judge_all(&self, leaves: &[&CertificateDer<'_>]) -> Vec<Result<NotRevoked, Refusal>> {
+        let parsed = leaves.iter().map(|leaf| parse(leaf, "in question"));
+        let parsed: Vec<Result<X509Certificate<'_>, Refusal>> = parsed.collect();
+        let certificates = parsed.iter().flatten();
+        let mut found = certificates.map(|c| (shortest(c.raw_serial()), None));
+        let mut found: Found<'_> = found.by_ref().collect();
+        let entries = self.find(&mut found);
+        let both = leaves.iter().zip(&parsed);
+        let verdicts = both.map(|(leaf, parsed)| {
+            let certificate = parsed.as_ref().map_err(Clone::clone)?;
+            self.conclude(leaf, certificate, &found, &entries)
+        });
+        verdicts.collect()
+    }
+
     fn judge_parsed(
         &self,
         leaf: &CertificateDer<'_>,
         certificate: &X509Certificate<'_>,
     ) -> Result<NotRevoked, Refusal> {
+        let mut found = Found::from([(shortest(certificate.raw_serial()), None)]);
+        let entries = self.find(&mut found);
+        self.conclude(leaf, certificate, &found, &entries)
+    }
+
+    /// What follows for one certificate, given what was found in the entries.
+    fn conclude(
+        &self,
+        leaf: &CertificateDer<'_>,
+        certificate: &X509Certificate<'_>,
+        found: &Found<'_>,
+        entries: &Result<usize, Refusal>,
+    ) -> Result<NotRevoked, Refusal> {
         self.check_issued(leaf, certificate)?;
         let covered = covered(self.extensions.scope.as_ref(), certificate)?;
-        let entries = self.find(certificate.raw_serial())?;
+        let entries = *entries.as_ref().map_err(Clone::clone)?;
+        if let Some(Some(refusal)) = found.get(shortest(certificate.raw_serial())) {
+            return Err(refusal.clone());
+        }
         // What is listed is revoked whatever the list leaves out; from here on it is about whether
         // the absence of an entry says anything.
         if covered != Reasons::ALL {
@@ -177,33 +211,34 @@ impl<'a> VerifiedList<'a> {
         }
     }
 
-    /// Looks for a serial number and returns how many entries there are. All are looked at: a critical
+    /// Looks for serial numbers and returns how many entries there are. All are looked at: a critical
     /// extension in any of them spoils the list (RFC 5280 section 5.3), and a certificate may be there
     /// twice.
-    fn find(&self, serial: &[u8]) -> Result<usize, Refusal> {
-        let serial = shortest(serial);
+    fn find(&self, wanted: &mut Found<'_>) -> Result<usize, Refusal> {
         let mut entries = Entries::new(self.list.entries, self.list.version);
         let mut count = 0;
-        let mut found: Option<Refusal> = None;
         while let Some(entry) = entries.next()? {
             count += 1;
-            if entry.serial != serial {
+            let Some(found) = wanted.get_mut(entry.serial) else {
                 continue;
-            }
-            let (serial, reason) = (hex(serial), entry.reason());
+            };
+            let (serial, reason) = (hex(entry.serial), entry.reason());
             if reason.is_some_and(|reason| reason.is_removal()) {
                 found.get_or_insert(Refusal::Removed { serial });
             } else if !matches!(found, Some(Refusal::Revoked { .. })) {
-                found = Some(Refusal::Revoked {
+                *found = Some(Refusal::Revoked {
                     serial,
                     revoked_at: entry.date,
                     reason,
                 });
             }
         }
-        found.map_or(Ok(count), Err)
+        Ok(count)
     }
 }
+
+/// For each serial number in its shortest form what was found about it.
+type Found<'s> = HashMap<&'s [u8], Option<Refusal>>;
 
 /// Checks that the issuer signed the list, and may (RFC 5280 section 6.3.3 (b), (f) and (g)).
 fn authorise(

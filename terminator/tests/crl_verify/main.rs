@@ -428,6 +428,14 @@ fn a_list_is_verified_once_for_many_certificates() {
     assert_eq!(kind(list.judge(&CA.leaf)), RefusalKind::Revoked);
     let other = CA.issue(|params| params.serial_number = Some(SerialNumber::from(9_u64)));
     list.judge(&other).expect("not listed");
+    let garbage = vec![0x30, 0x00].into();
+    let verdicts = list.judge_all(&[&CA.leaf, &garbage, &other, &CA.leaf]);
+    let kinds: Vec<_> = verdicts
+        .into_iter()
+        .map(|verdict| verdict.err().map(|refusal| refusal.kind()))
+        .collect();
+    let revoked = Some(RefusalKind::Revoked);
+    assert_eq!(kinds, [revoked, Some(RefusalKind::Input), None, revoked]);
 }
 
 #[test]
