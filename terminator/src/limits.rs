@@ -148,6 +148,9 @@ pub const RESPONDER_FIRST_REST: Duration = Duration::from_millis(500);
 /// Between two fetches from a responder that keeps failing, at most.
 pub const RESPONDER_LONGEST_REST: Duration = Duration::from_secs(60);
 
+/// Hosts that are passed over for a while because they failed, where a certificate names others.
+pub const DETOURS: usize = 1024;
+
 /// Between two fetches for a certificate whose staple still holds for long, at most.
 pub const LONGEST_RETRY: Duration = Duration::from_secs(3600);
 

@@ -24,12 +24,19 @@ impl Control {
     pub(super) fn ask_what_is_due(&mut self) {
         let now = clock::now();
         while let Some(certificate) = self.book.queue.next(now) {
-            self.ask(certificate, now);
+            let plan = self.book.subjects[certificate as usize].plan.as_deref();
+            let order = self.detours.order(plan.unwrap_or_default(), now);
+            self.ask(certificate, order, now);
         }
     }
 
-    /// Asks about one certificate, which the queue has given.
-    pub(super) fn ask(&mut self, certificate: CertificateIndex, now: SystemTime) {
+    /// Asks about one certificate, which the queue has given, its responders in this order.
+    pub(super) fn ask(
+        &mut self,
+        certificate: CertificateIndex,
+        order: Vec<usize>,
+        now: SystemTime,
+    ) {
         let subject = &self.book.subjects[certificate as usize];
         let table = Arc::clone(&self.publisher.current().table);
         let identity = &table.certificates[certificate as usize].identity;
@@ -39,13 +46,14 @@ impl Control {
         tracing::debug!(
             event = "ocsp_fetch_triggered",
             certificate = %label(&identity.leaf),
-            responder = responders[0],
+            responder = responders[order[0]],
             "asking the responder"
         );
         let left = self.time_left(certificate, now);
         let question = Question {
             certificate,
             responders: responders.clone(),
+            order,
             named_by: subject.named_by(),
             issuer: issuer.clone(),
             policy: gather::policy(subject),
@@ -126,9 +134,10 @@ impl Control {
             if let Some(dated) = attempt.dated {
                 self.timekeeping.hear(&attempt.host, dated, now);
             }
+            self.detours.note(&attempt.host, attempt.reached, now);
         }
         self.name_the_clock(now);
-        let reached = answer.reached;
+        let reached = answer.attempts.iter().any(|attempt| attempt.reached);
         self.book.queue.finished(certificate, reached, now);
         self.book.unsettled.remove(&certificate);
         let changed = match answer.result {

@@ -105,10 +105,13 @@ impl Book {
         for (index, cached) in cached.into_iter().enumerate() {
             let identity = &table.certificates[index].identity;
             let responders = book.subjects[index].plan.as_ref().ok();
-            // Turns are counted for the responder that is asked first.
-            let host = responders
-                .and_then(|plan| plan.first())
-                .map(|url| host_of(url));
+            // Turns are counted for all responders of a certificate together: where there are several,
+            // the failure of one alone is no reason to wait.
+            let hosts = |plan: &Vec<String>| {
+                let hosts: Vec<String> = plan.iter().map(|url| host_of(url)).collect();
+                hosts.join(",")
+            };
+            let host = responders.map(hosts);
             book.queue.enter(host.as_deref());
             let state = match kept.get(&identity.leaf.fingerprint) {
                 Some(kept) => book.take_over(index, identity, kept, now),

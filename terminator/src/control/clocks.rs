@@ -20,7 +20,11 @@ impl Control {
     /// ahead at boot and then set right must not leave them in a distant future.
     pub(super) fn mind_the_clock(&mut self) {
         let (now, steady) = (clock::now(), Instant::now());
-        match self.timekeeping.look(now, steady) {
+        let step = self.timekeeping.look(now, steady);
+        if step.is_some() {
+            self.detours.clear();
+        }
+        match step {
             Some(Step::Back(by)) => {
                 tracing::warn!(
                     event = "clock_set_back",

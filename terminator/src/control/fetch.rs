@@ -29,8 +29,10 @@ pub(super) struct Question {
     pub(super) table: Arc<Table>,
     /// The certificate.
     pub(super) certificate: CertificateIndex,
-    /// Tried in turn until one gives a verified answer.
+    /// One of them is to give a verified answer.
     pub(super) responders: Vec<String>,
+    /// Their positions, in the order in which they are tried.
+    pub(super) order: Vec<usize>,
     /// Who chose these responders.
     pub(super) named_by: NamedBy,
     /// Issued the certificate.
@@ -44,6 +46,14 @@ pub(super) struct Question {
     /// What names the staple in use, and which responder called it so: it may say that there is
     /// nothing newer.
     pub(super) known: Option<(usize, Validators)>,
+}
+
+impl Question {
+    /// What names the staple in use, where it was this responder that called it so.
+    fn known_to(&self, turn: usize) -> Option<&Validators> {
+        let known = self.known.as_ref().filter(|(by, _)| *by == turn);
+        known.map(|(_, known)| known)
+    }
 }
 
 /// What a responder gave.
@@ -60,6 +70,8 @@ pub(super) struct Attempt {
     pub(super) host: String,
     /// How it ended.
     pub(super) result: FetchResult,
+    /// Whether the responder was there, whatever it said.
+    pub(super) reached: bool,
     /// How long it took.
     pub(super) took: Duration,
     /// What the HTTP server believes the time to be.
@@ -81,8 +93,6 @@ pub(super) struct Answer {
     pub(super) validators: Option<(usize, Validators)>,
     /// For how long HTTP calls the response fresh.
     pub(super) fresh: Option<Duration>,
-    /// The first responder was there, whatever it said.
-    pub(super) reached: bool,
     /// The responder whose answer this is.
     pub(super) responder: String,
 }
@@ -232,11 +242,11 @@ pub(super) async fn ask(client: Client, question: Question) -> Answer {
         trace: Vec::new(),
         validators: None,
         fresh: None,
-        reached: true,
         responder: String::new(),
     };
     let mut trace = Trace::begin();
-    for (turn, responder) in question.responders.iter().enumerate() {
+    for &turn in &question.order {
+        let responder = &question.responders[turn];
         let began = Instant::now();
         let mut head = Head::default();
         let result = ask_one(&client, &question, turn, &mut trace, &mut head).await;
@@ -250,18 +260,16 @@ pub(super) async fn ask(client: Client, question: Question) -> Answer {
             Ok(News::Unchanged) => "not modified: the staple in use stays".to_owned(),
             Err(failure) => format!("failed: {failure}"),
         });
+        let failed = result.as_ref().err();
         answer.attempts.push(Attempt {
             host: host_of(responder),
             result: counted,
+            reached: !failed.is_some_and(Failure::is_of_responder),
             took: began.elapsed(),
             dated: freshness::dated(&head),
         });
         answer.fresh = freshness::fresh_for(&head);
         answer.validators = (head.validators.are_there()).then_some((turn, head.validators));
-        let failed = result.as_ref().err();
-        if turn == 0 {
-            answer.reached = !failed.is_some_and(Failure::is_of_responder);
-        }
         let settled = failed.is_none_or(Failure::is_revoked);
         answer.result = result;
         answer.responder.clone_from(responder);
@@ -327,7 +335,7 @@ async fn ask_one(
             let response = carry(client, question, &request, turn, trace).await?;
             trace.note_answer(&response.head, response.body.len());
             head.clone_from(&response.head);
-            if response.head.status == 304 && question.known.is_some() {
+            if response.head.status == 304 && question.known_to(turn).is_some() {
                 return Ok(News::Unchanged);
             }
             body_of(response)?
@@ -378,9 +386,7 @@ async fn carry(
     };
     trace.note(format!("GET {url}"));
     let mut get = http(url, named_by, Method::Get, deadline);
-    if let Some((asked, known)) = &question.known
-        && *asked == turn
-    {
+    if let Some(known) = question.known_to(turn) {
         get.known.clone_from(known);
     }
     let response = client.fetch(get).await?;

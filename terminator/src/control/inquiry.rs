@@ -96,11 +96,13 @@ impl Control {
             if self.book.subjects[certificate as usize].plan.is_ok() {
                 // Where a question is under way already, its answer is told.
                 if self.book.queue.take(certificate, now) {
-                    self.ask(certificate, now);
+                    let plan = &self.book.subjects[certificate as usize].plan;
+                    let order = (0..plan.as_ref().map_or(0, Vec::len)).collect();
+                    self.ask(certificate, order, now);
                 }
             } else if let Some(list) = list {
                 if self.lists.queue.take(list, now) {
-                    self.look_at_list(list, now);
+                    self.look_at_list(list, None, now);
                 }
             } else {
                 self.tell(certificate, Outcome::Nothing, Vec::new());

@@ -28,8 +28,10 @@ pub(super) struct ListQuestion {
     pub(super) table: Arc<Table>,
     /// Those to judge.
     pub(super) certificates: Vec<CertificateIndex>,
-    /// Tried in turn until one gives a list that says something about all of them.
+    /// One of them is to give a list that says something about all of the certificates.
     pub(super) urls: Vec<String>,
+    /// Their positions, in the order in which they are tried.
+    pub(super) order: Vec<usize>,
     /// Certificates of the CA.
     pub(super) issuers: Vec<CertificateDer<'static>>,
     /// For the verifier.
@@ -48,8 +50,6 @@ pub(super) struct ListAnswer {
     pub(super) attempts: Vec<ListAttempt>,
     /// Each step, for whoever asks.
     pub(super) trace: Vec<Step>,
-    /// The first place was there, whatever it said.
-    pub(super) reached: bool,
 }
 
 /// One attempt at one place.
@@ -58,6 +58,8 @@ pub(super) struct ListAttempt {
     pub(super) host: String,
     /// How it ended.
     pub(super) result: CrlResult,
+    /// Whether the place was there, whatever it gave.
+    pub(super) reached: bool,
     /// What the HTTP server believes the time to be.
     pub(super) dated: Option<SystemTime>,
 }
@@ -140,10 +142,9 @@ pub(super) async fn ask(client: Client, question: ListQuestion) -> ListAnswer {
         result: Err(ListFailure::Fetch(FetchError::Gone)),
         attempts: Vec::new(),
         trace: Vec::new(),
-        reached: true,
     };
     let mut trace = Trace::begin();
-    for place in 0..question.urls.len() {
+    for &place in &question.order {
         let mut dated = None;
         let result = ask_one(&client, &question, place, &mut trace, &mut dated).await;
         let counted = match &result {
@@ -159,11 +160,9 @@ pub(super) async fn ask(client: Client, question: ListQuestion) -> ListAnswer {
         answer.attempts.push(ListAttempt {
             host: host_of(&question.urls[place]),
             result: counted,
+            reached: !result.as_ref().err().is_some_and(ListFailure::is_of_server),
             dated,
         });
-        if place == 0 {
-            answer.reached = !result.as_ref().err().is_some_and(ListFailure::is_of_server);
-        }
         let settled = result.as_ref().is_ok_and(says_something_about_all);
         // A list about some of the certificates is better than the failure of another place.
         if result.is_ok() || answer.result.is_err() {
@@ -244,16 +243,16 @@ async fn ask_one(
     Ok(ListNews::Read(read))
 }
 
-/// Verifies a list and judges each certificate by it. Takes as long as reading all entries takes,
-/// for each certificate.
+/// Verifies a list and judges each certificate by it, reading all entries once.
 fn judge(body: &[u8], question: &ListQuestion) -> Result<ListRead, Refusal> {
     let der = crl::decode(body)?;
     let list = VerifiedList::verify(&der, &question.issuers, &question.policy, clock::now())?;
     let certificates = &question.table.certificates;
-    let verdicts = question.certificates.iter().map(|&index| {
-        let leaf = &certificates[index as usize].identity.chain[0];
-        (index, list.judge(leaf).err())
-    });
+    let about = question.certificates.iter();
+    let leaves = about.map(|&index| &certificates[index as usize].identity.chain[0]);
+    let leaves: Vec<&CertificateDer<'_>> = leaves.collect();
+    let verdicts = list.judge_all(&leaves).into_iter().map(Result::err);
+    let verdicts = question.certificates.iter().copied().zip(verdicts);
     Ok(ListRead {
         place: 0,
         this_update: list.this_update(),

@@ -129,7 +129,8 @@ impl Lists {
             let next = lists.watched.len().try_into().expect("fewer than 2^32");
             let list = *by_key.entry(key.clone()).or_insert(next);
             if list == next {
-                lists.queue.enter(Some(&host_of(&key.urls[0])));
+                let hosts: Vec<String> = key.urls.iter().map(|url| host_of(url)).collect();
+                lists.queue.enter(Some(&hosts.join(",")));
                 lists.queue.schedule(list, now);
                 let mut record = known.get(&key).copied().cloned().unwrap_or_default();
                 // A certificate may be new, about which the list at hand was not asked.
@@ -191,6 +192,7 @@ impl Lists {
             table,
             certificates: certificates.clone(),
             urls: key.urls.clone(),
+            order: (0..key.urls.len()).collect(),
             issuers: key.issuers.clone(),
             policy: Policy {
                 skew: key.skew,
@@ -229,17 +231,21 @@ impl Control {
     pub(super) fn look_at_lists(&mut self) {
         let now = clock::now();
         while let Some(list) = self.lists.queue.next(now) {
-            self.look_at_list(list, now);
+            let urls = &self.lists.watched[list as usize].key.urls;
+            let order = self.detours.order(urls, now);
+            self.look_at_list(list, Some(order), now);
         }
     }
 
-    /// Starts fetching one list, which the queue has given.
-    pub(super) fn look_at_list(&mut self, list: u32, now: SystemTime) {
+    /// Starts fetching one list, which the queue has given, from its places in this order, or in
+    /// their own.
+    pub(super) fn look_at_list(&mut self, list: u32, order: Option<Vec<usize>>, now: SystemTime) {
         let table = Arc::clone(&self.publisher.current().table);
-        let question = self.lists.question(list, table, now);
+        let mut question = self.lists.question(list, table, now);
+        question.order = order.unwrap_or(question.order);
         tracing::debug!(
             event = "crl_fetch_triggered",
-            url = question.urls[0],
+            url = question.urls[question.order[0]],
             certificates = question.certificates.len(),
             "fetching a CRL"
         );
@@ -270,10 +276,12 @@ impl Control {
             if let Some(dated) = attempt.dated {
                 self.timekeeping.hear(&attempt.host, dated, now);
             }
+            self.detours.note(&attempt.host, attempt.reached, now);
         }
         self.name_the_clock(now);
         let list = answer.list;
-        self.lists.queue.finished(list, answer.reached, now);
+        let reached = answer.attempts.iter().any(|attempt| attempt.reached);
+        self.lists.queue.finished(list, reached, now);
         let about = self.lists.watched[list as usize].certificates.clone();
         let outcomes = self.outcomes(&about, &answer.result);
         match answer.result {

@@ -15,6 +15,7 @@ mod answers;
 mod book;
 mod cache;
 mod clocks;
+mod detours;
 pub mod explain;
 mod fetch;
 mod files;
@@ -64,6 +65,7 @@ pub use status::Status;
 
 use book::Book;
 use cache::{Cache, CacheError};
+use detours::Detours;
 use fetch::Answer;
 use handle::Command;
 use inquiry::Inquiries;
@@ -108,6 +110,7 @@ pub struct Control {
     begun: bool,
     handle: Handle,
     commands: mpsc::Receiver<Command>,
+    detours: Detours,
     inquiries: Inquiries,
     lists: Lists,
     tally: Tally,
@@ -211,6 +214,7 @@ impl Control {
             reloads: Reloads::default(),
             handle,
             commands,
+            detours: Detours::default(),
             inquiries: Inquiries::default(),
             lists,
             tally: Tally::default(),

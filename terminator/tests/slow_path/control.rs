@@ -2,6 +2,8 @@
 //! answer.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use clinch::cli::demo::authority::{
@@ -279,6 +281,31 @@ async fn one_stuck_responder_delays_only_its_own_certificates() {
     let status = running.status().await;
     let quick = status.certificates.last().expect("the last");
     assert_eq!(quick.staple, StapleStatus::Stapled);
+}
+
+#[tokio::test]
+async fn a_stuck_responder_delays_nobody_who_names_another_one() {
+    let mut world = World::new().await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let stuck = serve(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Reply::Hang
+    })
+    .await;
+    for index in 0..40 {
+        let mut spec = world.spec(&format!("site{index}.test"));
+        spec.ocsp_urls.insert(0, format!("http://{stuck}/"));
+        world.site(&spec, "ocsp = { timeout = \"2s\" }");
+    }
+    // One wait for the first questions, and none for the others.
+    let running = world.start(Duration::from_secs(6)).await;
+    let status = running.status().await;
+    let states = status.certificates.iter().map(|c| c.staple);
+    let stapled = states.filter(|state| *state == StapleStatus::Stapled);
+    assert_eq!(stapled.count(), 40);
+    let asked = asked.load(Ordering::SeqCst);
+    assert!(asked < 10, "asked in vain {asked} times");
 }
 
 #[tokio::test]
