@@ -114,14 +114,27 @@ pub const DESCRIPTORS_PER_WORKER: u64 = 32;
 /// the admin interface's [`ADMIN_CONNECTIONS`].
 pub const DESCRIPTORS_PER_PROCESS: u64 = 128;
 
-/// Fetches in flight at once at one responder; one while it is in trouble.
-pub const FETCHES_PER_RESPONDER: usize = 4;
+/// How much one responder is asked, as configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turns {
+    /// Questions in flight at once; one while it is in trouble.
+    pub concurrency: usize,
+    /// Questions at once after a pause, before the pace holds.
+    pub burst: u32,
+    /// Between two questions, on average.
+    pub pace: Duration,
+}
 
-/// Questions that a responder gets at once after a pause, before [`RESPONDER_PACE`] holds.
-pub const RESPONDER_BURST: u32 = 64;
-
-/// Between two questions to one responder, on average: 72,000 an hour.
-pub const RESPONDER_PACE: Duration = Duration::from_millis(50);
+impl Default for Turns {
+    /// 72,000 questions an hour.
+    fn default() -> Self {
+        Self {
+            concurrency: 4,
+            burst: 64,
+            pace: Duration::from_millis(50),
+        }
+    }
+}
 
 /// Questions in flight at responders in trouble, together: so many that hang leave room for the rest.
 pub const FETCHES_IN_TROUBLE: usize = FETCHES_IN_FLIGHT / 2;
@@ -155,7 +168,7 @@ pub const DETOURS: usize = 1024;
 pub const LONGEST_RETRY: Duration = Duration::from_secs(3600);
 
 /// Between two fetches for a certificate without a staple, at most, in the first while. A responder
-/// that is down is spared by [`FETCHES_PER_RESPONDER`] and its rest.
+/// that is down is spared by [`Turns`] and its rest.
 pub const LONGEST_UNSTAPLED_RETRY: Duration = Duration::from_secs(60);
 
 /// After a verified *revoked*: a hold may be lifted (RFC 5280 section 5.3.1).

@@ -17,7 +17,7 @@ use super::{
     Group, Listener, Log, Ocsp, PortRange, Proxy, Resolver, Site, Steering, TlsVersion,
 };
 use super::{names, values};
-use crate::limits::{Limits, Timeouts};
+use crate::limits::{Limits, Timeouts, Turns};
 
 /// Makes the configuration, or says everything that is wrong with it.
 pub(super) fn build(document: &Document<'_>, file: File) -> Result<Config, Vec<Problem>> {
@@ -190,6 +190,11 @@ impl Builder<'_, '_> {
                 ttl_min,
                 ttl_max,
             }),
+            turns: Turns {
+                concurrency: table.concurrency,
+                burst: table.burst,
+                pace: table.pace.0,
+            },
         }
     }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Turns;
+
 /// The egress process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Egress {
@@ -25,6 +27,8 @@ pub struct Egress {
     pub proxy: Option<Proxy>,
     /// DNS servers of its own; `None`: the system looks up.
     pub resolver: Option<Resolver>,
+    /// How much one responder is asked.
+    pub turns: Turns,
 }
 
 /// Ports from the first to the last, both included; the first is not 0.

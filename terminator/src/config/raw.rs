@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::forms::{OcspSwitch, OneOrMany, PathOrOff, PortOrRange, Wait};
 use super::stapling::{CertIdHash, NonceUse, OnRevoked, RequestMethod};
 use super::{Cipher, FirewallFormat, Group, ProxyVersion, SteeringMode, TlsVersion};
-use crate::limits::{Limits, Timeouts};
+use crate::limits::{Limits, Timeouts, Turns};
 
 /// Configuration of clinch.
 ///
@@ -366,10 +366,22 @@ pub(super) struct EgressTable {
     /// moves is missed for longer.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1day"))]
     pub(super) ttl_max: Wait,
+    /// Questions under way at once at one responder; one while it is in trouble. More is quicker after
+    /// a start with many certificates, and some CAs cut off who asks too much.
+    #[schemars(range(min = 1, max = 64))]
+    pub(super) concurrency: usize,
+    /// Questions that one responder gets without a pause, before `pace` holds.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(super) burst: u32,
+    /// Between two questions to one responder, on average. At a second, a thousand certificates of one
+    /// CA take a quarter of an hour beyond `burst`.
+    #[schemars(extend("x-minimum" = "0s", "x-maximum" = "1m"))]
+    pub(super) pace: Wait,
 }
 
 impl Default for EgressTable {
     fn default() -> Self {
+        let turns = Turns::default();
         Self {
             user: None,
             allow: Vec::new(),
@@ -382,6 +394,9 @@ impl Default for EgressTable {
             resolver_timeout: Wait(Duration::from_secs(3)),
             ttl_min: Wait(Duration::from_secs(5)),
             ttl_max: Wait(Duration::from_secs(3600)),
+            concurrency: turns.concurrency,
+            burst: turns.burst,
+            pace: Wait(turns.pace),
         }
     }
 }

@@ -154,6 +154,9 @@ format = "json"
 level = "info,clinch::data=debug"
 [egress]
 user = "clinch-egress"
+concurrency = 1
+burst = 1
+pace = "1s"
 "#,
     );
     let names: Vec<&str> = config.listeners.iter().map(|l| l.name.as_str()).collect();
@@ -209,6 +212,9 @@ user = "clinch-egress"
     assert_eq!(config.limits.connections_per_worker, Some(1000));
     assert!(config.log.json);
     assert_eq!(config.egress.user.as_deref(), Some("clinch-egress"));
+    let turns = config.egress.turns;
+    assert_eq!((turns.concurrency, turns.burst), (1, 1));
+    assert_eq!(turns.pace, Duration::from_secs(1));
 }
 
 #[test]

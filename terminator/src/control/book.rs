@@ -19,6 +19,7 @@ use crate::certificate::{Fingerprint, Identity, Leaf};
 use crate::clock;
 use crate::config::OnRevoked;
 use crate::egress::Validators;
+use crate::limits::{FETCHES_IN_FLIGHT, Turns};
 use crate::observability::counters::FetchCounters;
 use crate::ocsp::{Policy, Revocation, VerifiedStaple};
 use crate::snapshot::{CertificateIndex, SlotState, Snapshot, Table};
@@ -92,13 +93,14 @@ impl Book {
         subjects: Vec<Subject>,
         cached: Vec<Cached>,
         kept: &HashMap<Fingerprint, Kept>,
+        turns: Turns,
         counters: &FetchCounters,
     ) -> (Self, Vec<SlotState>) {
         let now = clock::now();
         let mut book = Self {
             tracks: vec![Track::default(); subjects.len()],
             subjects,
-            queue: Queue::default(),
+            queue: Queue::new(FETCHES_IN_FLIGHT, turns),
             unsettled: HashSet::new(),
         };
         let mut states = Vec::with_capacity(cached.len());

@@ -28,7 +28,7 @@ use crate::certificate::Identity;
 use crate::clock;
 use crate::crl::{CrlNumber, Policy, Refusal};
 use crate::egress::Validators;
-use crate::limits::{CRL_PACE, CRLS_IN_FLIGHT, REVOKED_RETRY};
+use crate::limits::{CRL_PACE, CRLS_IN_FLIGHT, REVOKED_RETRY, Turns};
 use crate::observability::counters::CrlResult;
 use crate::snapshot::{CertificateIndex, SlotState, Table};
 
@@ -104,12 +104,17 @@ pub struct CrlStatus {
 
 impl Lists {
     /// The lists of a table; what is known of those that stay is taken over.
-    pub(super) fn open(table: &Table, subjects: &[Subject], before: Option<&Self>) -> Self {
+    pub(super) fn open(
+        table: &Table,
+        subjects: &[Subject],
+        turns: Turns,
+        before: Option<&Self>,
+    ) -> Self {
         let now = clock::now();
         let mut lists = Self {
             watched: Vec::new(),
             of: HashMap::new(),
-            queue: Queue::with_most(CRLS_IN_FLIGHT),
+            queue: Queue::new(CRLS_IN_FLIGHT, turns),
             questions: JoinSet::new(),
             asked: HashMap::new(),
         };

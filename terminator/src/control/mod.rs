@@ -187,8 +187,10 @@ impl Control {
         } = gathered.loaded;
         let nothing = HashMap::new();
         let counters = &setup.counters;
-        let lists = Lists::open(&table, &subjects, None);
-        let (book, states) = Book::open(&table, subjects, gathered.cached, &nothing, counters);
+        let turns = setup.config.egress.turns;
+        let lists = Lists::open(&table, &subjects, turns, None);
+        let (book, states) =
+            Book::open(&table, subjects, gathered.cached, &nothing, turns, counters);
         let first = Snapshot {
             generation: 1,
             table: Arc::new(table),

@@ -12,8 +12,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use crate::limits::{
-    FETCHES_IN_FLIGHT, FETCHES_IN_TROUBLE, FETCHES_PER_RESPONDER, RESPONDER_BURST,
-    RESPONDER_FIRST_REST, RESPONDER_LONGEST_REST, RESPONDER_PACE,
+    FETCHES_IN_FLIGHT, FETCHES_IN_TROUBLE, RESPONDER_FIRST_REST, RESPONDER_LONGEST_REST, Turns,
 };
 use crate::snapshot::CertificateIndex;
 
@@ -21,6 +20,7 @@ use crate::snapshot::CertificateIndex;
 pub(super) struct Queue {
     /// In flight at once.
     most: usize,
+    turns: Turns,
     due: BinaryHeap<Reverse<(SystemTime, CertificateIndex)>>,
     /// For each certificate when it is due. An entry of the heap that says otherwise is void.
     at: Vec<Option<SystemTime>>,
@@ -50,15 +50,16 @@ struct Responder {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self::with_most(FETCHES_IN_FLIGHT)
+        Self::new(FETCHES_IN_FLIGHT, Turns::default())
     }
 }
 
 impl Queue {
-    /// An empty queue that lets that many be in flight at once.
-    pub(super) fn with_most(most: usize) -> Self {
+    /// An empty queue that lets that many be in flight at once, and asks one responder as `turns` says.
+    pub(super) fn new(most: usize, turns: Turns) -> Self {
         Self {
             most,
+            turns,
             due: BinaryHeap::new(),
             at: Vec::new(),
             responder: Vec::new(),
@@ -115,7 +116,7 @@ impl Queue {
                 .iter()
                 .enumerate()
                 .filter(|(_, responder)| !(full && troubled(responder)))
-                .filter(|(_, responder)| responder.may_be_asked(now))
+                .filter(|(_, responder)| responder.may_be_asked(self.turns, now))
                 // The one with the fewest questions: nobody starves behind a popular one.
                 .min_by_key(|(_, responder)| responder.in_flight)?;
             let certificate = self.responders[index].waiting.pop_front()?;
@@ -145,7 +146,7 @@ impl Queue {
             let responder = &mut self.responders[index as usize];
             responder.in_flight += 1;
             let paced = responder.paced_until.map_or(now, |until| until.max(now));
-            responder.paced_until = Some(paced + RESPONDER_PACE);
+            responder.paced_until = Some(paced + self.turns.pace);
         }
     }
 
@@ -215,9 +216,9 @@ impl Queue {
 }
 
 impl Responder {
-    fn may_be_asked(&self, now: SystemTime) -> bool {
+    fn may_be_asked(&self, given: Turns, now: SystemTime) -> bool {
         let turns = if self.failures == 0 {
-            FETCHES_PER_RESPONDER
+            given.concurrency
         } else {
             1
         };
@@ -226,7 +227,7 @@ impl Responder {
             && self.resting_until.is_none_or(|until| until <= now)
             && self
                 .paced_until
-                .is_none_or(|until| until <= now + RESPONDER_PACE * RESPONDER_BURST)
+                .is_none_or(|until| until <= now + given.pace * given.burst)
     }
 }
 
@@ -235,6 +236,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const TURNS: Turns = Turns {
+        concurrency: 4,
+        burst: 64,
+        pace: Duration::from_millis(50),
+    };
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -268,7 +275,7 @@ mod tests {
         hosts.push("quick");
         let mut queue = queue(&hosts);
         let started = all(&mut queue, at(1000));
-        assert_eq!(started.len(), FETCHES_PER_RESPONDER + 1);
+        assert_eq!(started.len(), TURNS.concurrency + 1);
         assert!(started.contains(&100));
         queue.finished(0, true, at(1000));
         assert_eq!(all(&mut queue, at(1000)), [4]);
@@ -277,7 +284,7 @@ mod tests {
     #[test]
     fn a_responder_in_trouble_is_asked_one_question_at_a_time_after_a_rest() {
         let mut queue = queue(&["a"; 10]);
-        assert_eq!(all(&mut queue, at(10)).len(), FETCHES_PER_RESPONDER);
+        assert_eq!(all(&mut queue, at(10)).len(), TURNS.concurrency);
         for certificate in 0..4 {
             queue.finished(certificate, false, at(10));
         }
@@ -323,11 +330,30 @@ mod tests {
                 queue.finished(certificate, true, now);
             }
             if tenth == 0 {
-                assert_eq!(asked, RESPONDER_BURST + 1);
+                assert_eq!(asked, TURNS.burst + 1);
             }
         }
         // Ten seconds at twenty a second.
         assert!((262..=266).contains(&asked), "{asked}");
+    }
+
+    #[test]
+    fn the_operator_says_how_much_one_responder_is_asked() {
+        let second = Duration::from_secs(1);
+        let turns = Turns {
+            concurrency: 2,
+            burst: 1,
+            pace: second,
+        };
+        let mut queue = Queue::new(FETCHES_IN_FLIGHT, turns);
+        for certificate in 0..10 {
+            queue.enter(Some("a"));
+            queue.schedule(certificate, at(0));
+        }
+        assert_eq!(all(&mut queue, at(1000)), [0, 1]);
+        queue.finished(0, true, at(1000));
+        assert!(all(&mut queue, at(1000)).is_empty(), "two in a second");
+        assert_eq!(all(&mut queue, at(1001)), [2]);
     }
 
     #[test]
@@ -387,7 +413,7 @@ mod tests {
                 prop_assert!(running.len() <= FETCHES_IN_FLIGHT);
                 let Some(done) = running.pop_front() else { break };
                 seen += 1;
-                now += RESPONDER_PACE;
+                now += TURNS.pace;
                 queue.finished(done, true, now);
             }
             prop_assert_eq!(seen, hosts.len());

@@ -165,9 +165,17 @@ impl Control {
         self.questions = JoinSet::new();
         self.asked.clear();
         self.drop_inquiries();
-        self.lists = Lists::open(&table, &subjects, Some(&self.lists));
+        let turns = gathered.config.egress.turns;
+        self.lists = Lists::open(&table, &subjects, turns, Some(&self.lists));
         let ends = self.ends_of_certificates();
-        let (book, states) = Book::open(&table, subjects, gathered.cached, &known, &self.counters);
+        let (book, states) = Book::open(
+            &table,
+            subjects,
+            gathered.cached,
+            &known,
+            turns,
+            &self.counters,
+        );
         self.book = book;
         let staples_kept = (0..).zip(&states).filter(|(index, state)| {
             let fingerprint = table.certificates[*index as usize]
