@@ -1,9 +1,10 @@
-//! A name server for one address, over UDP, that fails on demand. It answers for whatever names were
-//! set, with addresses that hold for a second; it keeps no zone and speaks no TCP.
+//! A name server for one address, over UDP and TCP, that fails on demand. It answers for whatever names
+//! were set, with addresses that hold for a second; it keeps no zone.
 
 use std::collections::HashMap;
-use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,9 @@ use std::time::{Duration, Instant};
 pub enum Lookup {
     /// With these addresses.
     Addresses(Vec<IpAddr>),
+    /// With these addresses over TCP; over UDP with the word that they do not fit (RFC 1035 section
+    /// 4.1.1, TC).
+    Truncated(Vec<IpAddr>),
     /// There is no such name (NXDOMAIN).
     NoSuchName,
     /// The server has failed (SERVFAIL).
@@ -22,35 +26,75 @@ pub enum Lookup {
     Flapping(Vec<IpAddr>),
 }
 
-/// A running name server. Its thread lives as long as the process.
-#[derive(Clone)]
+/// A running name server. Its threads live as long as the process.
+#[derive(Clone, Default)]
 pub struct Dns {
     names: Arc<Mutex<HashMap<String, Lookup>>>,
+    queries: Arc<AtomicUsize>,
+}
+
+/// How a query came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    Udp,
+    Tcp,
 }
 
 impl Dns {
     /// Listens on an address.
     pub fn start(address: SocketAddr) -> io::Result<Self> {
         let socket = UdpSocket::bind(address)?;
-        let names = Arc::<Mutex<HashMap<String, Lookup>>>::default();
-        let dns = Self {
-            names: Arc::clone(&names),
-        };
+        let listener = TcpListener::bind(address)?;
+        let dns = Self::default();
         let begun = Instant::now();
+        let over_udp = dns.clone();
         std::thread::spawn(move || {
             let mut query = [0; 512];
             while let Ok((length, client)) = socket.recv_from(&mut query) {
-                let lookup = |name: &str| {
-                    let names = names.lock().unwrap_or_else(PoisonError::into_inner);
-                    names.get(name).cloned().unwrap_or(Lookup::NoSuchName)
-                };
-                if let Some(answer) = answer(&query[..length], begun.elapsed(), lookup) {
+                let query = &query[..length];
+                if let Some(answer) = over_udp.answer(query, begun.elapsed(), Transport::Udp) {
                     // A client that is gone asks no more.
                     let _ = socket.send_to(&answer, client);
                 }
             }
         });
+        let over_tcp = dns.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let dns = over_tcp.clone();
+                // Ends with an error when the client does.
+                std::thread::spawn(move || dns.serve(client, begun));
+            }
+        });
         Ok(dns)
+    }
+
+    /// Each message has its length before it (RFC 1035 section 4.2.2).
+    fn serve(&self, mut client: TcpStream, begun: Instant) -> io::Result<()> {
+        loop {
+            let mut length = [0; 2];
+            client.read_exact(&mut length)?;
+            let mut query = vec![0; u16::from_be_bytes(length).into()];
+            client.read_exact(&mut query)?;
+            if let Some(answer) = self.answer(&query, begun.elapsed(), Transport::Tcp) {
+                let length = u16::try_from(answer.len()).expect("a name has few addresses");
+                client.write_all(&[&length.to_be_bytes(), &answer[..]].concat())?;
+            }
+        }
+    }
+
+    fn answer(&self, query: &[u8], since: Duration, over: Transport) -> Option<Vec<u8>> {
+        self.queries.fetch_add(1, Ordering::Relaxed);
+        let lookup = |name: &str| {
+            let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            names.get(name).cloned().unwrap_or(Lookup::NoSuchName)
+        };
+        answer(query, since, over, lookup)
+    }
+
+    /// How many queries came so far.
+    pub fn queries(&self) -> usize {
+        self.queries.load(Ordering::Relaxed)
     }
 
     /// Sets how a name, in lower case, is answered from now on.
@@ -61,12 +105,22 @@ impl Dns {
 }
 
 /// The answer to a query with one question (RFC 1035 section 4); `None` where there is to be none.
-fn answer(query: &[u8], since: Duration, lookup: impl Fn(&str) -> Lookup) -> Option<Vec<u8>> {
+fn answer(
+    query: &[u8],
+    since: Duration,
+    over: Transport,
+    lookup: impl Fn(&str) -> Lookup,
+) -> Option<Vec<u8>> {
     let (name, end) = question(query)?;
     let kind = u16::from_be_bytes([*query.get(end)?, *query.get(end + 1)?]);
     let good_now = since.as_secs() % 6 < 2;
+    let mut truncated = 0;
     let (code, addresses) = match lookup(&name) {
-        Lookup::Addresses(addresses) => (0, addresses),
+        Lookup::Truncated(_) if over == Transport::Udp => {
+            truncated = TRUNCATED;
+            (0, Vec::new())
+        }
+        Lookup::Addresses(addresses) | Lookup::Truncated(addresses) => (0, addresses),
         Lookup::Flapping(addresses) if good_now => (0, addresses),
         Lookup::Flapping(_) | Lookup::Failure => (SERVFAIL, Vec::new()),
         Lookup::NoSuchName => (NXDOMAIN, Vec::new()),
@@ -82,7 +136,7 @@ fn answer(query: &[u8], since: Duration, lookup: impl Fn(&str) -> Lookup) -> Opt
         .collect();
     let count = u8::try_from(records.len()).expect("a name has few addresses");
     // A response, recursion wanted and available; one question, no authority, nothing additional.
-    let flags = [0x81, 0x80 | code];
+    let flags = [0x81 | truncated, 0x80 | code];
     let counts = [0, 1, 0, count, 0, 0, 0, 0];
     let question = query.get(HEADER..end + 4)?;
     Some([&query[..2], &flags, &counts, question, &records.concat()].concat())
@@ -119,6 +173,7 @@ fn record(kind: u16, address: &[u8]) -> Vec<u8> {
 const HEADER: usize = 12;
 const A: u16 = 1;
 const AAAA: u16 = 28;
+const TRUNCATED: u8 = 2;
 const SERVFAIL: u8 = 2;
 const NXDOMAIN: u8 = 3;
 
@@ -134,7 +189,7 @@ mod tests {
             assert_eq!(name, "a.example");
             Lookup::Addresses(both.clone())
         };
-        let answer = answer(query, Duration::ZERO, lookup).expect("an answer");
+        let answer = answer(query, Duration::ZERO, Transport::Udp, lookup).expect("an answer");
         assert_eq!(answer[..4], [0x12, 0x34, 0x81, 0x80]);
         assert!(answer.ends_with(&[0, 4, 192, 0, 2, 1]));
     }

@@ -1,15 +1,17 @@
 //! The way to the responder as the configuration has it: through a real proxy (tinyproxy), over https
 //! (nginx), by DNS servers of one's own, around a dead IPv6 route; and the ways that are closed.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use clinch::cli::demo::authority::{Issued, LeafSpec};
 use clinch_tests::backend::Backend;
 use clinch_tests::dns::{Dns, Lookup};
 use clinch_tests::network::Network;
-use clinch_tests::peers::present;
+use clinch_tests::peers::{Said, present};
+use clinch_tests::process::clinch;
 use clinch_tests::setup::{Setup, assert_stapled};
 use clinch_tests::{PROMPT, eventually, place, skip};
 
@@ -91,14 +93,34 @@ fn https(setup: &mut Setup) -> (Server, SocketAddr) {
 
 /// A DNS server that knows these names, and the line of `[egress]` that has it asked.
 fn dns(names: &[(&str, &[&str])]) -> String {
+    let names: Vec<(&str, Lookup)> = names
+        .iter()
+        .map(|(name, addresses)| {
+            let addresses = addresses.iter().map(|text| text.parse::<IpAddr>());
+            let addresses = addresses.map(|address| address.expect("an address"));
+            (*name, Lookup::Addresses(addresses.collect()))
+        })
+        .collect();
+    let (address, _) = server(&names);
+    format!("resolvers = [\"{address}\"]\n")
+}
+
+/// A DNS server that answers so.
+fn server(names: &[(&str, Lookup)]) -> (SocketAddr, Dns) {
     let address = place::fresh();
     let dns = Dns::start(address).expect("a fresh address");
-    for (name, addresses) in names {
-        let addresses = addresses.iter().map(|text| text.parse::<IpAddr>());
-        let addresses = addresses.map(|address| address.expect("an address"));
-        dns.set(name, Lookup::Addresses(addresses.collect()));
+    for (name, lookup) in names {
+        dns.set(name, lookup.clone());
     }
-    format!("resolvers = [\"{address}\"]\n")
+    (address, dns)
+}
+
+/// A site whose responder has the name `ocsp.test`, and its address.
+fn site_by_name(setup: &mut Setup, backend: &Backend) -> (Issued, IpAddr) {
+    let at = setup.url.trim_start_matches("http://");
+    let at: SocketAddr = at.trim_end_matches("/ocsp").parse().expect("an address");
+    let url = format!("http://ocsp.test:{}/ocsp", at.port());
+    (site_of(setup, backend, &url), at.ip())
 }
 
 fn via(setup: &Setup) -> bool {
@@ -225,6 +247,67 @@ fn of_a_names_addresses_only_those_that_are_allowed_are_connected_to() {
     clinch.wait_for_count(REFUSALS, &["reason=\"address\""], 1.0);
     clinch.wait_for_log("has the address 192.168.0.1, a private address");
     clinch.stop();
+}
+
+#[test]
+fn dns_servers_that_are_silent_or_fail_are_passed_over() {
+    let (echo, mut setup) = (Backend::echo(), Setup::new());
+    let (issued, ip) = site_by_name(&mut setup, &echo);
+    let good = Lookup::Addresses(vec![ip]);
+    let faults = [Lookup::Silent, Lookup::Failure, Lookup::Silent, good];
+    let servers = faults.map(|lookup| server(&[("ocsp.test", lookup)]));
+    let addresses = servers.each_ref().map(|(address, _)| address.to_string());
+    setup.egress +=
+        &format!("resolvers = {addresses:?}\nresolver_timeout = \"300ms\"\nttl_min = \"0s\"\n");
+    let started = setup.start();
+    assert_stapled(&setup.connect(SITE), &issued);
+    let asked = servers.each_ref().map(|(_, dns)| dns.queries());
+    assert!(asked.iter().all(|asked| *asked > 0), "{asked:?}");
+
+    // Whichever answered is asked first, and alone.
+    let said = fetch(&setup);
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    let again = servers.each_ref().map(|(_, dns)| dns.queries());
+    assert_eq!(again[..3], asked[..3]);
+    started.stop();
+}
+
+/// Has the responder asked now.
+fn fetch(setup: &Setup) -> Said {
+    let admin = format!("unix:{}", setup.admin_path().display());
+    clinch(&["ocsp", "fetch", SITE, "--admin", &admin])
+}
+
+#[test]
+fn an_answer_that_does_not_fit_is_asked_for_over_tcp() {
+    let (echo, mut setup) = (Backend::echo(), Setup::new());
+    let (issued, ip) = site_by_name(&mut setup, &echo);
+    let (address, _) = server(&[("ocsp.test", Lookup::Truncated(vec![ip]))]);
+    setup.egress += &format!("resolvers = [\"{address}\"]\n");
+    let clinch = setup.start();
+    assert_stapled(&setup.connect(SITE), &issued);
+    clinch.stop();
+}
+
+#[test]
+fn a_name_is_looked_up_again_within_the_bounds_of_the_configuration() {
+    for (bounds, again) in [("ttl_min = \"1h\"", false), ("ttl_min = \"0s\"", true)] {
+        let (echo, mut setup) = (Backend::echo(), Setup::new());
+        let (issued, ip) = site_by_name(&mut setup, &echo);
+        // One of each family, because that there is none would be asked again.
+        let both = vec![Ipv6Addr::LOCALHOST.into(), ip];
+        let (address, dns) = server(&[("ocsp.test", Lookup::Addresses(both))]);
+        setup.egress += &format!("resolvers = [\"{address}\"]\n{bounds}\n");
+        let started = setup.start();
+        assert_stapled(&setup.connect(SITE), &issued);
+        let asked = dns.queries();
+        // The answer holds for a second.
+        std::thread::sleep(Duration::from_millis(1100));
+        let said = fetch(&setup);
+        assert_eq!(said.code, Some(0), "{}", said.text);
+        assert_eq!(dns.queries() > asked, again, "{bounds}");
+        started.stop();
+    }
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub struct Proxy {
 /// DNS servers of one's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolver {
-    /// Asked in turn; at least one.
+    /// Asked one after the other; at least one.
     pub servers: Vec<SocketAddr>,
     /// For one server to answer.
     pub timeout: Duration,

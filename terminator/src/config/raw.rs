@@ -351,8 +351,9 @@ pub(super) struct EgressTable {
     /// asking it for the URL. It can then neither see nor cache answers, and many proxies allow port
     /// 443 alone.
     pub(super) proxy_tunnel: bool,
-    /// DNS servers (`"192.0.2.53"` or `"192.0.2.53:5353"`) that are asked in turn, with the TTL that
-    /// they give and without /etc/hosts. Without any, the system looks up, as for every program.
+    /// DNS servers (`"192.0.2.53"` or `"192.0.2.53:5353"`) that are asked one after the other until one
+    /// answers, which is then asked first, with the TTL that they give and without /etc/hosts. Without
+    /// any, the system looks up, as for every program.
     #[schemars(length(max = 8))]
     pub(super) resolvers: Vec<String>,
     /// How long one of `resolvers` may take to answer. Of the ten seconds of a whole fetch, time should be left

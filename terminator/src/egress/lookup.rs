@@ -2,6 +2,7 @@
 //! named. The answers are bounded here and judged by the caller.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
@@ -21,7 +22,22 @@ pub enum Resolver {
     /// getaddrinfo(3), on a thread.
     System,
     /// DNS servers of our own choice.
-    Own(Box<TokioResolver>),
+    Own(Servers),
+}
+
+/// DNS servers, each by itself: the library gives all that are asked for one name the time of one,
+/// and takes a failure of the first for the answer.
+pub struct Servers {
+    all: Vec<TokioResolver>,
+    /// The one that answered last, which is asked first.
+    first: AtomicUsize,
+}
+
+/// Why a server did not give an address.
+struct Failure {
+    reason: String,
+    /// It says that there is none, so that no other server need be asked.
+    definite: bool,
 }
 
 /// What a name was found to be.
@@ -39,40 +55,68 @@ impl Resolver {
         let Some(settings) = settings else {
             return Ok(Self::System);
         };
-        let servers = settings.servers.iter().map(|server| {
-            let transports = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
-            let transports = transports.map(|mut transport| {
-                transport.port = server.port();
-                transport
-            });
-            NameServerConfig::new(server.ip(), true, transports.to_vec())
-        });
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
-        let mut options = ResolverOpts::default();
-        options.timeout = settings.timeout;
-        options.attempts = 1;
-        options.edns0 = true;
-        options.use_hosts_file = ResolveHosts::Never;
-        options.cache_size = EGRESS_NAMES;
-        options.positive_min_ttl = Some(settings.ttl_min);
-        options.positive_max_ttl = Some(settings.ttl_max);
-        // What failed is asked again when control asks again, which backs off by itself.
-        options.negative_max_ttl = Some(settings.ttl_min);
-        options.num_concurrent_reqs = 1;
-        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-            .with_options(options)
-            .build()
-            .map(|resolver| Self::Own(Box::new(resolver)))
-            .map_err(|error| error.to_string())
+        let all = settings.servers.iter().map(|at| server(*at, settings));
+        Ok(Self::Own(Servers {
+            all: all.collect::<Result<_, _>>()?,
+            first: AtomicUsize::new(0),
+        }))
     }
 
     /// Looks a name up. The error is a reason in words; how long it may take is the caller's to bound.
     pub async fn look_up(&self, host: &str) -> Result<Found, String> {
         match self {
             Self::System => system(host).await,
-            Self::Own(resolver) => own(resolver, host).await,
+            Self::Own(servers) => servers.look_up(host).await,
         }
     }
+}
+
+impl Servers {
+    /// Asks one after the other until one knows. Whoever bounds the whole lookup bounds how many are.
+    async fn look_up(&self, host: &str) -> Result<Found, String> {
+        let mut name = Name::from_ascii(host).map_err(|error| error.to_string())?;
+        // The name in a certificate is whole: no search domain is tried.
+        name.set_fqdn(true);
+        let begin = self.first.load(Ordering::Relaxed);
+        let mut reason = String::new();
+        for index in (0..self.all.len()).map(|offset| (begin + offset) % self.all.len()) {
+            match ask(&self.all[index], &name).await {
+                Ok(found) => {
+                    self.first.store(index, Ordering::Relaxed);
+                    return Ok(found);
+                }
+                Err(failure) if failure.definite => return Err(failure.reason),
+                Err(failure) => reason = failure.reason,
+            }
+        }
+        Err(reason)
+    }
+}
+
+/// A resolver that asks one server.
+fn server(at: SocketAddr, settings: &config::Resolver) -> Result<TokioResolver, String> {
+    let transports = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
+    let transports = transports.map(|mut transport| {
+        transport.port = at.port();
+        transport
+    });
+    let server = NameServerConfig::new(at.ip(), true, transports.to_vec());
+    let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+    let mut options = ResolverOpts::default();
+    options.timeout = settings.timeout;
+    options.attempts = 0;
+    options.edns0 = true;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.cache_size = EGRESS_NAMES;
+    options.positive_min_ttl = Some(settings.ttl_min);
+    options.positive_max_ttl = Some(settings.ttl_max);
+    // What failed is asked again when control asks again, which backs off by itself.
+    options.negative_max_ttl = Some(settings.ttl_min);
+    options.num_concurrent_reqs = 1;
+    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        .with_options(options)
+        .build()
+        .map_err(|error| error.to_string())
 }
 
 async fn system(host: &str) -> Result<Found, String> {
@@ -88,12 +132,9 @@ async fn system(host: &str) -> Result<Found, String> {
 
 /// Both families are asked for at once, and one that answers does not wait long for one that does not
 /// (RFC 8305 section 3). IPv6 comes first, as there.
-async fn own(resolver: &TokioResolver, host: &str) -> Result<Found, String> {
-    let mut name = Name::from_ascii(host).map_err(|error| error.to_string())?;
-    // The name in a certificate is whole: no search domain is tried.
-    name.set_fqdn(true);
+async fn ask(resolver: &TokioResolver, name: &Name) -> Result<Found, Failure> {
     let v6 = resolver.ipv6_lookup(name.clone());
-    let v4 = resolver.ipv4_lookup(name);
+    let v4 = resolver.ipv4_lookup(name.clone());
     tokio::pin!(v6, v4);
     let (v6, v4) = tokio::select! {
         first = &mut v6 => {
@@ -109,16 +150,22 @@ async fn own(resolver: &TokioResolver, host: &str) -> Result<Found, String> {
         addresses: Vec::new(),
         ttl: None,
     };
-    let mut failed = None;
+    let mut failed: Option<Failure> = None;
     for answer in [v6, v4].into_iter().flatten() {
         match answer {
             Ok(answer) => found.take(&answer),
-            Err(error) => failed = Some(error.to_string()),
+            Err(error) => {
+                let definite = failed.is_none_or(|failure| failure.definite);
+                failed = Some(Failure {
+                    reason: error.to_string(),
+                    definite: definite && error.is_no_records_found(),
+                });
+            }
         }
     }
     found.addresses.truncate(EGRESS_FOUND);
     match failed {
-        Some(error) if found.addresses.is_empty() => Err(error),
+        Some(failure) if found.addresses.is_empty() => Err(failure),
         _ => Ok(found),
     }
 }
