@@ -339,6 +339,35 @@ fn clinch_fetches_through_the_rules_of_iptables_legacy() {
     clinch_fetches_through_the_rules(FORMATS[2]);
 }
 
+/// On a machine that lets nothing out, for iptables and, by the rule of docs/EGRESS.md, for nftables.
+fn openings_are_for_egress_alone(format: &'static str) {
+    let scene = scene!(format, "socket = false\n");
+    let said = scene.firewall(&["render"]);
+    scene.let_nothing_out();
+    let open = [("tcp", "10.77.0.3", 8880), ("udp", "10.77.0.53", 53)];
+    let others = [("tcp", "10.77.0.3", 8881), ("udp", "10.77.0.2", 53)];
+    assert_eq!(survey(OTHER, &[open, others].concat()), [false; 4]);
+    scene.load(&said.text);
+    assert_eq!(survey(EGRESS, &open), [true; 2]);
+    assert_eq!(survey(EGRESS, &others), [false; 2]);
+    assert_eq!(survey(OTHER, &[open, others].concat()), [false; 4]);
+}
+
+#[test]
+fn where_nothing_is_let_out_openings_of_nftables_are_for_egress_alone() {
+    openings_are_for_egress_alone(FORMATS[0]);
+}
+
+#[test]
+fn where_nothing_is_let_out_openings_of_iptables_nft_are_for_egress_alone() {
+    openings_are_for_egress_alone(FORMATS[1]);
+}
+
+#[test]
+fn where_nothing_is_let_out_openings_of_iptables_legacy_are_for_egress_alone() {
+    openings_are_for_egress_alone(FORMATS[2]);
+}
+
 #[test]
 fn with_a_proxy_the_proxy_is_all_that_is_reached() {
     let mut scene = scene!("nftables", "socket = false\n");

@@ -176,6 +176,24 @@ impl Scene {
         rule.trim_start_matches("add ").to_owned()
     }
 
+    /// The operator's own rules reject whatever is not asked for from outside.
+    pub(crate) fn let_nothing_out(&self) {
+        if self.format == "nftables" {
+            let own = format!(
+                "table inet own {{\nchain output {{\ntype filter hook output priority filter\n\
+                 ct state established,related accept\nmeta skuid {EGRESS} accept\nreject\n}}\n}}\n"
+            );
+            return self.load(&own);
+        }
+        for rule in [
+            "-A OUTPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+            "-A OUTPUT -j REJECT",
+        ] {
+            let words: Vec<&str> = rule.split(' ').collect();
+            self.network.on_server(self.format, &words);
+        }
+    }
+
     /// Keeps the rules, with the rights that its unit gives it.
     pub(crate) fn keep(&self) -> Kept {
         let rights = match self.format {
