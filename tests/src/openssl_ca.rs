@@ -151,6 +151,20 @@ impl OpensslCa {
         self.publish();
     }
 
+    /// Takes back every revocation, as of a hold, and publishes a new CRL.
+    pub fn take_back(&self) {
+        let index = std::fs::read_to_string(self.path("index.txt")).expect("written by openssl");
+        let lines = index.lines().map(|line| {
+            let mut fields: Vec<&str> = line.split('\t').collect();
+            fields[0] = "V";
+            fields[2] = "";
+            fields.join("\t") + "\n"
+        });
+        let index: String = lines.collect();
+        std::fs::write(self.path("index.txt"), index).expect("in our own directory");
+        self.publish();
+    }
+
     /// Makes a new CRL and serves it.
     pub fn publish(&self) {
         self.publish_part(WHOLE);
@@ -217,6 +231,12 @@ impl CrlServer {
         let path = format!("/{part}.crl");
         let mut shared = self.shared.lock().expect("no panic");
         shared.bodies.insert(path, body);
+    }
+
+    /// From now on it has no such part.
+    pub fn forget(&self, part: &str) {
+        let path = format!("/{part}.crl");
+        self.shared.lock().expect("no panic").bodies.remove(&path);
     }
 
     /// What it serves as that part of the CRL.

@@ -191,6 +191,64 @@ fn a_part_of_a_crl_counts_for_its_own_certificates_alone() {
     assert_eq!(clinch.count("clinch_crl_unknown_certificates", &[]), 0.0);
 }
 
+#[test]
+fn a_restart_with_the_crl_gone_knows_of_a_revocation_and_believes_no_older_list() {
+    let echo = Backend::echo();
+    let ca = OpensslCa::new();
+    let mut setup = Setup::new();
+    for name in ["kept.example", "lost.example"] {
+        let (chain, key) = ca.issue(name);
+        let files = setup.write_pem(&chain, &key);
+        setup.site_of(&[name], &files, &[echo.written()], "");
+    }
+    let before = ca.server.body(WHOLE);
+    ca.revoke("lost.example");
+    let clinch = setup.start();
+    clinch.wait_for_log("crl_revoked");
+    clinch.stop();
+
+    ca.server.forget(WHOLE);
+    let clinch = setup.start();
+    assert!(!connects(&setup, &ca, "lost.example"));
+    assert!(connects(&setup, &ca, "kept.example"));
+    ocsp(&clinch, &["explain", "lost.example"]).has("says its CRL");
+    ca.server.serve(WHOLE, before);
+    let replayed = ocsp(&clinch, &["fetch", "lost.example"]);
+    replayed.has("was seen before");
+    assert!(!connects(&setup, &ca, "lost.example"));
+    clinch.stop();
+
+    // One bit of the kept list is turned.
+    let kept = std::fs::read_dir(setup.cache()).expect("ours").flatten();
+    let mut kept = kept.map(|entry| entry.path());
+    let kept = kept.find(|path| path.extension().is_some_and(|e| e == "crl"));
+    let kept = kept.expect("a kept list");
+    let mut bytes = std::fs::read(&kept).expect("ours");
+    *bytes.last_mut().expect("not empty") ^= 1;
+    std::fs::write(&kept, bytes).expect("ours");
+    ca.server.forget(WHOLE);
+    let clinch = setup.start();
+    clinch.wait_for_log("the kept CRL is not used");
+    assert!(connects(&setup, &ca, "lost.example"), "nobody says so");
+
+    ca.publish();
+    assert_eq!(ocsp(&clinch, &["fetch", "lost.example"]).code, Some(3));
+    eventually("the list is kept again", PROMPT, || {
+        std::fs::read(&kept)
+            .is_ok_and(|bytes| bytes == ca.server.body(WHOLE))
+            .then_some(())
+    });
+    ca.take_back();
+    assert_eq!(ocsp(&clinch, &["fetch", "lost.example"]).code, Some(0));
+    clinch.wait_for_log("crl_restored");
+    eventually("it is served again", PROMPT, || {
+        connects(&setup, &ca, "lost.example").then_some(())
+    });
+    eventually("the list is kept no more", PROMPT, || {
+        (!kept.exists()).then_some(())
+    });
+}
+
 /// Whether a handshake for a name comes about, as `openssl` sees it.
 fn connects(setup: &Setup, ca: &OpensslCa, name: &str) -> bool {
     let said = clinch_tests::peers::run(

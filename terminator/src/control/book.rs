@@ -61,6 +61,16 @@ impl Track {
         }
     }
 
+    /// Of a certificate that is on its CA's CRL.
+    pub(super) fn listed(since: SystemTime) -> Self {
+        let words = clock::rfc3339(since);
+        Self {
+            last_error: Some(format!("revoked by the CA since {words}, says its CRL")),
+            revoked_at: Some(since),
+            ..Self::default()
+        }
+    }
+
     /// Whether an answer of that time says nothing about the time after the revocation.
     pub(super) fn is_replay(&self, this_update: SystemTime) -> bool {
         self.revoked_at.is_some_and(|at| this_update <= at)
@@ -203,7 +213,7 @@ impl Book {
         let name = label(&identity.leaf);
         if let Err(skip) = &subject.plan {
             tracing::debug!(event = "ocsp_skipped", certificate = %name, "not stapled: {skip}");
-            return SlotState::NotApplicable;
+            return self.take_kept_list(index, &name, cached, counters);
         }
         let certificate = CertificateIndex::try_from(index).expect("as many as the table");
         if let Cached::Revoked(revocation) = &cached {
@@ -234,13 +244,52 @@ impl Book {
     }
 }
 
+impl Book {
+    /// What a kept CRL says about a certificate that nobody else is asked about.
+    fn take_kept_list(
+        &mut self,
+        index: usize,
+        name: &str,
+        cached: Cached,
+        counters: &FetchCounters,
+    ) -> SlotState {
+        let subject = &self.subjects[index];
+        match cached {
+            Cached::Listed { since, .. } => {
+                counters.from_cache.one();
+                let track = &mut self.tracks[index];
+                *track = Track::listed(since);
+                tracing::error!(
+                    event = "crl_revoked",
+                    certificate = name,
+                    since = clock::rfc3339(since),
+                    sites = subject.sites.join(", "),
+                    "the CA's CRL had listed the certificate as revoked before the restart: {}",
+                    consequence(subject.ocsp.on_revoked)
+                );
+                SlotState::Revoked
+            }
+            Cached::Unusable(reason) => {
+                counters.cache_refused.one();
+                tracing::warn!(
+                    event = "cache_refused",
+                    certificate = name,
+                    "the kept CRL is not used: {reason}"
+                );
+                SlotState::NotApplicable
+            }
+            _ => SlotState::NotApplicable,
+        }
+    }
+}
+
 fn from_cache(
     certificate: &str,
     cached: Cached,
     counters: &FetchCounters,
 ) -> Option<Arc<VerifiedStaple>> {
     match cached {
-        Cached::Nothing | Cached::Revoked(_) => None,
+        Cached::Nothing | Cached::Revoked(_) | Cached::Listed { .. } => None,
         Cached::Expired => {
             tracing::debug!(
                 event = "cache_expired",

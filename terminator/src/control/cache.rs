@@ -1,5 +1,6 @@
 //! Staples and revocations that survive a restart: one file per certificate in a directory, DER as the responder
-//! sent it (`openssl ocsp -respin FILE -text` shows it), named after the certificate's fingerprint.
+//! sent it (`openssl ocsp -respin FILE -text` shows it), named after the certificate's fingerprint; and
+//! the CRLs that revoke a certificate.
 //!
 //! Nothing read here is believed: the caller verifies it like a response from the network. A file is
 //! complete or absent, because it is written beside its name and renamed. Its modification time is
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::certificate::Fingerprint;
-use crate::limits::OCSP_RESPONSE_BYTES;
+use crate::limits::{CRL_BYTES, OCSP_RESPONSE_BYTES};
 use crate::ocsp::{Revocation, VerifiedStaple};
 
 /// The directory.
@@ -56,22 +57,39 @@ impl Cache {
 
     /// The response kept for a certificate.
     pub(super) fn read(&self, certificate: Fingerprint) -> Result<Option<Vec<u8>>, CacheError> {
-        let path = self.path(certificate);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failure(&path, "opening", error)),
-        };
-        let mut bytes = Vec::new();
-        file.take(OCSP_RESPONSE_BYTES as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| failure(&path, "reading", error))?;
-        Ok(Some(bytes))
+        read(&self.path(certificate), OCSP_RESPONSE_BYTES)
+    }
+
+    /// The CRL kept under a name.
+    pub(super) fn read_list(&self, name: Fingerprint) -> Result<Option<Vec<u8>>, CacheError> {
+        read(&self.list_path(name), CRL_BYTES)
+    }
+
+    /// Keeps a CRL, as it came, until the certificates that it revokes end.
+    pub(super) fn write_list(
+        &self,
+        name: Fingerprint,
+        list: &[u8],
+        until: SystemTime,
+    ) -> Result<(), CacheError> {
+        self.put(&self.list_path(name), list, until)
+    }
+
+    /// Removes a CRL, if there is one.
+    pub(super) fn remove_list(&self, name: Fingerprint) -> Result<(), CacheError> {
+        let path = self.list_path(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failure(&path, "removing", error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Keeps a staple in place of what was there.
     pub(super) fn write(&self, staple: &VerifiedStaple) -> Result<(), CacheError> {
-        self.put(staple.certificate(), staple.der(), staple.not_after())
+        let path = self.path(staple.certificate());
+        self.put(&path, staple.der(), staple.not_after())
     }
 
     /// Keeps the response by which the CA revoked a certificate in place of what was there, so that a
@@ -81,19 +99,14 @@ impl Cache {
         revocation: &Revocation,
         until: SystemTime,
     ) -> Result<(), CacheError> {
-        self.put(revocation.certificate(), revocation.der(), until)
+        let path = self.path(revocation.certificate());
+        self.put(&path, revocation.der(), until)
     }
 
-    fn put(
-        &self,
-        certificate: Fingerprint,
-        der: &[u8],
-        until: SystemTime,
-    ) -> Result<(), CacheError> {
-        let path = self.path(certificate);
+    fn put(&self, path: &Path, der: &[u8], until: SystemTime) -> Result<(), CacheError> {
         let beside = path.with_extension(UNFINISHED);
         let written = write_beside(&beside, der, until)
-            .and_then(|()| rename(&beside, &path))
+            .and_then(|()| rename(&beside, path))
             .and_then(|()| sync_directory(&self.directory));
         if written.is_err() {
             // On a full disk the part that was written is in the way of everybody.
@@ -130,6 +143,7 @@ impl Cache {
                 && match extension {
                     UNFINISHED => true,
                     FINISHED => !names.contains(stem) && over(),
+                    LIST => over(),
                     _ => false,
                 };
             if useless {
@@ -143,6 +157,24 @@ impl Cache {
     fn path(&self, certificate: Fingerprint) -> PathBuf {
         self.directory.join(format!("{certificate}.{FINISHED}"))
     }
+
+    fn list_path(&self, name: Fingerprint) -> PathBuf {
+        self.directory.join(format!("{name}.{LIST}"))
+    }
+}
+
+/// At most one byte more than `most`, so that the verifier refuses what is longer.
+fn read(path: &Path, most: usize) -> Result<Option<Vec<u8>>, CacheError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failure(path, "opening", error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(most as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| failure(path, "reading", error))?;
+    Ok(Some(bytes))
 }
 
 fn write_beside(path: &Path, der: &[u8], until: SystemTime) -> Result<(), CacheError> {
@@ -180,6 +212,9 @@ fn failure(path: &Path, step: &'static str, reason: io::Error) -> CacheError {
 
 /// Extension of a kept response: what `openssl` writes too.
 const FINISHED: &str = "ocsp";
+
+/// Extension of a kept CRL.
+const LIST: &str = "crl";
 
 /// Extension of a file that is being written.
 const UNFINISHED: &str = "part";

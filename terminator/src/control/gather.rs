@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::cache::Cache;
+use super::kept_lists;
 use super::load::{self, LoadError, Loaded, Subject};
 use super::reload::{self, ReloadError};
 use crate::certificate::{Fingerprint, Identity};
 use crate::clock;
 use crate::config::Config;
+use crate::crl::CrlNumber;
 use crate::ocsp::{self, NonceRule, Policy, Refusal, Revocation, VerifiedStaple};
 use crate::snapshot::Table;
 
@@ -34,6 +36,11 @@ pub(super) enum Cached {
     Staple(Arc<VerifiedStaple>),
     /// A response by which the CA revoked the certificate, which does not run out.
     Revoked(Revocation),
+    /// A CRL with this number by which the CA revoked the certificate.
+    Listed {
+        since: SystemTime,
+        number: Option<CrlNumber>,
+    },
     /// An ordinary end: it ran out while nobody looked.
     Expired,
     /// A file that cannot be read, or holds something that the verifier refused.
@@ -74,7 +81,7 @@ pub(super) fn gather_from(
         .flat_map(|kept| &kept.certificates)
         .map(|certificate| certificate.identity.leaf.fingerprint)
         .collect();
-    let cached = loaded
+    let mut cached: Vec<Cached> = loaded
         .table
         .certificates
         .iter()
@@ -89,6 +96,9 @@ pub(super) fn gather_from(
             _ => Cached::Nothing,
         })
         .collect();
+    if let Some(cache) = cache {
+        kept_lists::look_up(cache, &loaded, &known, &mut cached, at);
+    }
     Ok(Gathered {
         config,
         loaded,

@@ -27,6 +27,10 @@ pub(super) enum Work {
     Write(Arc<VerifiedStaple>),
     /// Keep this word of the CA, until the certificate ends.
     Revoke(Arc<Revocation>, SystemTime),
+    /// Keep this CRL under that name, until the certificates that it revokes end.
+    KeepList(Fingerprint, Vec<u8>, SystemTime),
+    /// The CRL of that name revokes nothing any more.
+    DropList(Fingerprint),
     /// Remove what nobody needs, given the certificates that are served and the time.
     Prune(HashSet<Fingerprint>, SystemTime),
 }
@@ -57,6 +61,8 @@ impl Keeper {
                 let done = match work {
                     Work::Write(staple) => cache.write(&staple),
                     Work::Revoke(revocation, end) => cache.write_revocation(&revocation, end),
+                    Work::KeepList(name, list, end) => cache.write_list(name, &list, end),
+                    Work::DropList(name) => cache.remove_list(name),
                     Work::Prune(served, at) => cache.prune(&served, at).map(drop),
                 };
                 if let Err(error) = done

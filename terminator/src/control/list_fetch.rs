@@ -83,8 +83,17 @@ pub(super) struct ListRead {
     pub(super) number: Option<CrlNumber>,
     pub(super) validators: Validators,
     pub(super) fresh: Option<Duration>,
+    /// As it came, where it revokes one of the certificates.
+    pub(super) body: Option<Vec<u8>>,
     /// For each certificate why the list does not call it good; `None` where it does.
     pub(super) verdicts: Vec<(CertificateIndex, Option<Refusal>)>,
+}
+
+impl ListRead {
+    fn revokes_any(&self) -> bool {
+        let mut refusals = self.verdicts.iter().filter_map(|(_, why)| why.as_ref());
+        refusals.any(|why| why.kind() == RefusalKind::Revoked)
+    }
 }
 
 /// Why a place gave nothing.
@@ -234,7 +243,12 @@ async fn ask_one(
     }
     let validators = response.head.validators;
     let judged = question.clone();
-    let judging = tokio::task::spawn_blocking(move || judge(&response.body, &judged));
+    let body = response.body;
+    let judging = tokio::task::spawn_blocking(move || {
+        let mut read = judge(&body, &judged)?;
+        read.body = read.revokes_any().then_some(body);
+        Ok::<_, Refusal>(read)
+    });
     let judged = judging.await;
     let mut read = judged.map_err(|error| ListFailure::Fault(error.to_string()))??;
     read.place = place;
@@ -261,6 +275,7 @@ fn judge(body: &[u8], question: &ListQuestion) -> Result<ListRead, Refusal> {
         number: list.number(),
         validators: Validators::default(),
         fresh: None,
+        body: None,
         verdicts: verdicts.collect(),
     })
 }

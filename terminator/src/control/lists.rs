@@ -3,7 +3,7 @@
 //!
 //! One list for all certificates of an issuer that name the same places. A list is asked for
 //! conditionally where its server can say that nothing changed; its number never goes back. It lives
-//! in memory only: after a restart it is fetched again, and until then its certificates are served.
+//! in memory; only one that revokes a certificate of ours is kept for after a restart (`kept_lists`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,10 @@ use tokio::task::{Id, JoinError, JoinSet};
 use super::Control;
 use super::book::{Track, consequence, dice, label};
 use super::fetch::host_of;
+use super::gather::Cached;
 use super::inquiry::Outcome;
+use super::keeper::Work;
+use super::kept_lists;
 use super::list_fetch::{
     self, ListAnswer, ListAttempt, ListFailure, ListNews, ListQuestion, ListRead,
 };
@@ -52,17 +55,41 @@ struct Watched {
 
 /// What makes two certificates share a list.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
-    urls: Vec<String>,
-    issuers: Vec<CertificateDer<'static>>,
+pub(super) struct Key {
+    pub(super) urls: Vec<String>,
+    pub(super) issuers: Vec<CertificateDer<'static>>,
     skew: Duration,
     allow_sha1: bool,
+}
+
+impl Key {
+    /// Of the list that a certificate names.
+    pub(super) fn of(subject: &Subject, identity: &Identity) -> Self {
+        Self {
+            urls: subject.crls.clone(),
+            issuers: issuers(subject, identity),
+            skew: subject.ocsp.skew,
+            allow_sha1: subject.ocsp.allow_sha1,
+        }
+    }
+
+    /// For the verifier, where the list last seen had this number.
+    pub(super) fn policy(&self, last_number: Option<CrlNumber>) -> Policy {
+        Policy {
+            skew: self.skew,
+            max_age: None,
+            allow_sha1: self.allow_sha1,
+            last_number,
+        }
+    }
 }
 
 /// How fetching a list has gone so far.
 #[derive(Clone, Default)]
 struct Record {
     held: Option<Held>,
+    /// Of the list that was seen before the restart.
+    kept_number: Option<CrlNumber>,
     /// In a row.
     failures: u32,
     last_error: Option<String>,
@@ -125,12 +152,7 @@ impl Lists {
             if subject.crls.is_empty() {
                 continue;
             }
-            let key = Key {
-                urls: subject.crls.clone(),
-                issuers: issuers(subject, &table.certificates[index as usize].identity),
-                skew: subject.ocsp.skew,
-                allow_sha1: subject.ocsp.allow_sha1,
-            };
+            let key = Key::of(subject, &table.certificates[index as usize].identity);
             let next = lists.watched.len().try_into().expect("fewer than 2^32");
             let list = *by_key.entry(key.clone()).or_insert(next);
             if list == next {
@@ -152,6 +174,16 @@ impl Lists {
             lists.of.insert(index, list);
         }
         lists
+    }
+
+    /// Takes note of the numbers of lists that the cache had: none from before counts.
+    pub(super) fn remember(&mut self, cached: &[Cached]) {
+        for (index, cached) in (0..).zip(cached) {
+            if let (Cached::Listed { number, .. }, Some(list)) = (cached, self.of(index)) {
+                let record = &mut self.watched[list as usize].record;
+                record.kept_number = record.kept_number.max(*number);
+            }
+        }
     }
 
     /// How many there are.
@@ -199,12 +231,7 @@ impl Lists {
             urls: key.urls.clone(),
             order: (0..key.urls.len()).collect(),
             issuers: key.issuers.clone(),
-            policy: Policy {
-                skew: key.skew,
-                max_age: None,
-                allow_sha1: key.allow_sha1,
-                last_number: held.and_then(|held| held.number),
-            },
+            policy: key.policy(held.map_or(record.kept_number, |held| held.number)),
             known: known.map(|held| held.validators.clone()),
         }
     }
@@ -331,7 +358,7 @@ impl Control {
         outcomes.collect()
     }
 
-    fn take_list_read(&mut self, list: u32, read: ListRead, now: SystemTime) {
+    fn take_list_read(&mut self, list: u32, mut read: ListRead, now: SystemTime) {
         let record = &mut self.lists.watched[list as usize].record;
         record.failures = 0;
         record.last_error = None;
@@ -346,6 +373,7 @@ impl Control {
             validators: (read.place, read.validators),
         });
         self.lists.plan(list, read.fresh, now);
+        self.keep_list(list, read.body.take());
         tracing::info!(
             event = "crl_taken",
             url = self.lists.watched[list as usize].key.urls[read.place],
@@ -360,6 +388,30 @@ impl Control {
         });
         let states = states.collect();
         self.publish_states(states);
+    }
+
+    /// Keeps a list that revokes a certificate for after a restart, and drops one that did so before.
+    fn keep_list(&self, list: u32, body: Option<Vec<u8>>) {
+        let Watched {
+            key, certificates, ..
+        } = &self.lists.watched[list as usize];
+        let snapshot = self.publisher.current();
+        let mut certificates = certificates.iter().map(|&index| index as usize);
+        let work = match body {
+            Some(body) => {
+                let ends = certificates
+                    .map(|index| snapshot.table.certificates[index].identity.leaf.not_after);
+                let Some(last) = ends.max() else { return };
+                Work::KeepList(kept_lists::name(&key.urls), body, last)
+            }
+            None if certificates
+                .any(|index| matches!(snapshot.slots[index].state, SlotState::Revoked)) =>
+            {
+                Work::DropList(kept_lists::name(&key.urls))
+            }
+            None => return,
+        };
+        self.assign(work);
     }
 
     /// The state to publish, where it changes.
@@ -382,8 +434,7 @@ impl Control {
         match refusal {
             Some(Refusal::Revoked { revoked_at, .. }) => {
                 let since = clock::rfc3339(revoked_at);
-                track.last_error = Some(format!("revoked by the CA since {since}, says its CRL"));
-                track.revoked_at = Some(revoked_at);
+                *track = Track::listed(revoked_at);
                 if revoked {
                     return None;
                 }

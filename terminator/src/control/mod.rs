@@ -24,6 +24,7 @@ mod gather;
 mod handle;
 pub mod inquiry;
 mod keeper;
+mod kept_lists;
 mod list_fetch;
 pub mod lists;
 pub mod load;
@@ -188,7 +189,8 @@ impl Control {
         let nothing = HashMap::new();
         let counters = &setup.counters;
         let turns = setup.config.egress.turns;
-        let lists = Lists::open(&table, &subjects, turns, None);
+        let mut lists = Lists::open(&table, &subjects, turns, None);
+        lists.remember(&gathered.cached);
         let (book, states) =
             Book::open(&table, subjects, gathered.cached, &nothing, turns, counters);
         let first = Snapshot {

@@ -167,6 +167,7 @@ impl Control {
         self.drop_inquiries();
         let turns = gathered.config.egress.turns;
         self.lists = Lists::open(&table, &subjects, turns, Some(&self.lists));
+        self.lists.remember(&gathered.cached);
         let ends = self.ends_of_certificates();
         let (book, states) = Book::open(
             &table,
