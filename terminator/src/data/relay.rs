@@ -79,7 +79,7 @@ impl Relay<'_> {
         let mut pace = Pace::Single;
         while self.forward(plain).await {
             if self.session.borrow().is_closed() {
-                self.backend.shutdown(Shutdown::Write);
+                self.tell_backend_the_end();
                 break;
             }
             input.release_if_empty(buffers);
@@ -229,7 +229,15 @@ impl Relay<'_> {
         if self.watch.ended().is_none() {
             self.core.counters.truncated.one();
         }
-        self.backend.shutdown(Shutdown::Write);
+        self.tell_backend_the_end();
+    }
+
+    /// Ends the stream to the backend. One that has ended its own is about to be closed, which says it
+    /// too and saves a system call.
+    fn tell_backend_the_end(&self) {
+        if !self.half_closed.get() {
+            self.backend.shutdown(Shutdown::Write);
+        }
     }
 
     /// Reads and drops what the client sends until it stops.
