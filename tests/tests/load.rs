@@ -397,3 +397,18 @@ fn what_cannot_begin_is_told_and_is_no_report() {
         assert!(output.stdout.is_empty() && !output.stderr.is_empty());
     }
 }
+
+#[test]
+fn a_demo_that_is_killed_takes_its_server_along() {
+    let mut target = Target::start();
+    target.demo.kill().expect("killed");
+    target.demo.wait().expect("it ended");
+    eventually("nobody listens", PROMPT, || {
+        std::net::TcpStream::connect(&target.address)
+            .is_err()
+            .then_some(())
+    });
+    // The killed could not take its files away; the root certificate lies among them.
+    let files = target.root.parent().expect("a directory");
+    std::fs::remove_dir_all(files).expect("removed");
+}

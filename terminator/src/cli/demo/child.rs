@@ -27,7 +27,7 @@ impl<'a> Child<'a> {
         let file = File::create(&log).with_context(|| log.display().to_string())?;
         let program = std::env::current_exe().context("the path of this program")?;
         let process = Command::new(&program)
-            .args(["run", "-c"])
+            .args(["run", "--with-parent", "-c"])
             .arg(scene.config())
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)

@@ -56,6 +56,10 @@ pub(super) struct Args {
     /// Configuration file
     #[arg(short, long, value_name = "FILE", default_value = super::CONFIG_PATH)]
     config: PathBuf,
+
+    /// End when the process that started this one ends, however that ends: for `clinch demo`
+    #[arg(long, hide = true)]
+    with_parent: bool,
 }
 
 /// Runs until a signal or a fault ends it.
@@ -165,6 +169,11 @@ impl Starting {
             None => None,
         };
         grounds::leave_privileges(&config, account.as_ref(), admin.as_ref())?;
+        if args.with_parent {
+            // A change of identity would have cleared it (prctl(2)).
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+                .context("asking to end with the parent")?;
+        }
         grounds::warn_of_unreadable_files(&args.config, &config);
 
         let workers = plan
