@@ -46,6 +46,11 @@ impl Builder<'_, '_> {
         let sites = self.sites(file.site, &tables, &file.ocsp);
         let listeners = self.listeners(tables, &sites);
         self.names_once(&sites, &listeners);
+        let own_user = file.egress.user.is_some() && file.egress.user != file.user;
+        let at = top.key("firewall");
+        let firewall = file
+            .firewall
+            .map(|table| self.firewall(&at, table, own_user));
         Config {
             user: self.user(&top.key("user"), file.user),
             workers: file.workers,
@@ -62,9 +67,7 @@ impl Builder<'_, '_> {
                 }),
             },
             egress: self.egress(&top.key("egress"), file.egress),
-            firewall: file
-                .firewall
-                .map(|table| self.firewall(&top.key("firewall"), table)),
+            firewall,
             steering: file.steering.as_ref().map(steering).unwrap_or_default(),
         }
     }
@@ -198,7 +201,10 @@ impl Builder<'_, '_> {
         }
     }
 
-    fn firewall(&mut self, path: &Path, table: FirewallTable) -> Firewall {
+    fn firewall(&mut self, path: &Path, table: FirewallTable, own_user: bool) -> Firewall {
+        if !own_user {
+            self.report(path, Fault::NobodyToPin);
+        }
         let socket = match table.socket {
             PathOrOff::Off => None,
             PathOrOff::Text(text) => self.usable(&path.key("socket"), &text, values::socket_path),

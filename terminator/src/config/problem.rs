@@ -142,6 +142,11 @@ pub enum Fault {
         "none of these cipher suites belongs to TLS 1.3, but min_version is \"1.3\"; add TLS13_AES_128_GCM_SHA256"
     )]
     NoTls13Cipher,
+    /// Rules for a user that is not told apart.
+    #[error(
+        "has rules for the user of the egress process, which has none of its own; set `egress.user` to a user that runs nothing else"
+    )]
+    NobodyToPin,
     /// Bounds that leave nothing in between.
     #[error("is more than `ttl_max`, which is {longest:?}; make it shorter, or `ttl_max` longer")]
     TtlOrder {

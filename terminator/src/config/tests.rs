@@ -1,5 +1,6 @@
 //! What `Config::parse` takes, what it refuses, and in which words.
 
+use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -35,6 +36,22 @@ fn refusal(text: &str) -> String {
 fn refusal_with(line: &str, instead: &str) -> String {
     assert!(SMALL.contains(line), "{line} is in the small configuration");
     refusal(&SMALL.replacen(line, instead, 1))
+}
+
+#[test]
+fn rules_for_an_egress_process_without_a_user_of_its_own_are_refused() {
+    let with = |tables: &str| format!("{tables}\n{SMALL}");
+    for tables in [
+        "[firewall]",
+        "user = \"clinch\"\n[egress]\nuser = \"clinch\"\n[firewall]",
+    ] {
+        let refusal = refusal(&with(tables));
+        assert!(refusal.contains("set `egress.user`"), "{refusal}");
+    }
+    let config = parse(&with("[egress]\nuser = \"clinch-egress\"\n[firewall]"));
+    let socket = Path::new("/run/clinch-firewall/socket");
+    assert_eq!(config.firewall_socket(), Some(socket));
+    assert_eq!(parse(SMALL).firewall_socket(), None);
 }
 
 #[test]

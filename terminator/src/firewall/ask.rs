@@ -141,7 +141,7 @@ pub async fn attend(gate: Gate, mut pending: mpsc::Receiver<Pending>) {
             // Where DNS does not say how long it holds, the hold alone is what a fetch has.
             let ttl = to.ttl.unwrap_or_default();
             match gate.open(&to.host, to.port, &to.addresses, ttl).await {
-                // Of several, those that stay shut fail at once, and the next one is tried.
+                // Of several, those that stay shut fail, and the next one is tried beside them.
                 Ok(_) => pending.admit(),
                 Err(error) => pending.refuse(error.to_string()),
             }
