@@ -2,7 +2,7 @@
 //! keeps a plug in every landing listener, tells the kernel who is overloaded, and leaves what it
 //! sees in the [`View`]. It has no privileges, and nothing waits for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,7 +17,7 @@ use super::{Steering, place};
 use crate::config;
 use crate::limits::{STEERING_BOUND, STEERING_BOUND_MIN, STEERING_ROWS};
 use crate::snapshot::{Snapshot, Subscriber, Table};
-use crate::sys::landing::Plug;
+use crate::sys::landing::{PLUGS, Plug};
 
 /// What the thread asks of the workers' counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,12 +88,47 @@ struct Steerer {
     last: Option<(Mode, Option<String>)>,
 }
 
-/// The plugs of one landing listener. The one before stays until the next renewal: the request in
-/// the queue may be its.
+/// The plugs of one landing listener, the oldest first. Some have their requests in the queue; those
+/// for which it was full repeat their SYNs and get in when there is room.
 #[derive(Default)]
 struct Plugged {
-    present: Option<(Plug, Instant)>,
-    before: Option<Plug>,
+    plugs: VecDeque<(Plug, Instant)>,
+    /// When one was added because a connection came through.
+    reinforced: Option<Instant>,
+}
+
+impl Plugged {
+    /// Drops what no longer holds, and says how many are to be put in: as many as are missing, or one
+    /// where a connection came through or one is about to run out.
+    ///
+    /// That one came through need not mean that a plug is missing. A plug that is given up leaves room
+    /// for a connection until another is in; hence one at a time.
+    fn wanted(&mut self, landed: bool) -> usize {
+        self.plugs.retain(|(plug, _)| plug.holds());
+        if self.plugs.len() < PLUGS {
+            return PLUGS - self.plugs.len();
+        }
+        let pause_is_over = self.reinforced.is_none_or(|at| at.elapsed() >= PAUSE);
+        if landed && pause_is_over {
+            self.reinforced = Some(Instant::now());
+            return 1;
+        }
+        usize::from(self.runs_out())
+    }
+
+    /// The oldest is to be replaced, and not in one go with the others.
+    fn runs_out(&self) -> bool {
+        let age = |at: Option<&(Plug, Instant)>| at.map(|(_, put)| put.elapsed());
+        age(self.plugs.front()) >= Some(RENEWAL)
+            && age(self.plugs.back()) >= Some(RENEWAL / PLUGS as u32)
+    }
+
+    fn add(&mut self, plug: Plug) {
+        if self.runs_out() || self.plugs.len() >= 2 * PLUGS {
+            self.plugs.pop_front();
+        }
+        self.plugs.push_back((plug, Instant::now()));
+    }
 }
 
 impl Steerer {
@@ -214,21 +249,16 @@ impl Steerer {
         Ok(why)
     }
 
-    /// Puts a plug in where there is none, where it is about to run out, and where a connection
-    /// came through.
+    /// Puts in the plugs that are missing.
     fn keep_plugged(&mut self, at: usize, landed: bool) -> io::Result<()> {
         let address = self.steering.addresses[at].address;
-        let plugged = &mut self.plugs[at];
-        let fine = |(plug, put): &(Plug, Instant)| plug.holds() && put.elapsed() < RENEWAL;
-        if !landed && plugged.present.as_ref().is_some_and(fine) {
-            return Ok(());
+        for _ in 0..self.plugs[at].wanted(landed) {
+            let kernel = &mut self.steering.kernel;
+            let filter = |client: BorrowedFd<'_>| kernel.filter(client).map_err(io::Error::other);
+            let fresh = Plug::put(address, filter)?;
+            self.plugs_put += 1;
+            self.plugs[at].add(fresh);
         }
-        let kernel = &mut self.steering.kernel;
-        let filter = |client: BorrowedFd<'_>| kernel.filter(client).map_err(io::Error::other);
-        let fresh = Plug::put(address, filter)?;
-        self.plugs_put += 1;
-        let before = plugged.present.replace((fresh, Instant::now()));
-        plugged.before = before.map(|(plug, _)| plug);
         Ok(())
     }
 
@@ -331,6 +361,9 @@ const TICK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 250_000_000,
 };
+
+/// Between plugs that are added because connections come through.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// How old a plug may get. It would last for some four hours.
 const RENEWAL: Duration = Duration::from_secs(3600);

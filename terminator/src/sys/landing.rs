@@ -18,10 +18,10 @@ pub fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Opens it. With a backlog of 0 its request queue counts as full once a plug is in it, so that
-/// SYNs are answered with cookies.
+/// Opens it. With so small a backlog its request queue counts as full once [`PLUGS`] have tried to
+/// get in, so that SYNs are answered with cookies.
 pub fn listen(socket: Socket) -> io::Result<TcpListener> {
-    sockets::listen(socket, 0)
+    sockets::listen(socket, BACKLOG)
 }
 
 /// Takes the filter off a connection that was accepted from the landing listener: it inherited it,
@@ -29,6 +29,17 @@ pub fn listen(socket: Socket) -> io::Result<TcpListener> {
 pub fn unfilter(connection: BorrowedFd<'_>) -> io::Result<()> {
     socket2::SockRef::from(&connection).detach_filter()
 }
+
+/// The backlog of a landing listener. It is room for connections, too: the kernel drops a SYN where
+/// more than so many wait to be accepted, and the client repeats it a second later. Some come here
+/// with all plugs in: a SYN that reuses the addresses of a connection in TIME-WAIT gets no cookie.
+///
+/// Not more: beyond four requests the kernel (6.18) has them time out early, the plugs' among them.
+const BACKLOG: u32 = 2;
+
+/// How many plugs a landing listener needs: the queue takes requests until there is one more than its
+/// backlog (from 6.18 on, before as many as that), and one plug waits for a place to become free.
+pub const PLUGS: usize = BACKLOG as usize + 2;
 
 /// A half-open connection of our own. Its client drops every answer, so the listener keeps the
 /// request for hours; and as the client keeps repeating its SYN, a request that was lost comes back.

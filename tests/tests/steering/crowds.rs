@@ -35,7 +35,7 @@ fn ten_thousand_silent_clients_leave_memory_and_queues_flat() {
     assert_eq!(silent.len(), SILENT);
     assert_eq!(accepted() - served, 80, "the good ones alone");
     assert_eq!(after.waiting, 0, "nothing waits in an accept queue");
-    // The requests of the two plugs, and what the good ones left behind.
+    // The requests of the plugs, and what the good ones left behind.
     assert!(after.sockets <= before.sockets + 8, "{before:?} {after:?}");
     assert!(
         after.resident <= before.resident + (1 << 20),

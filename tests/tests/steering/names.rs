@@ -176,7 +176,7 @@ fn steering_show_prints_mode_table_workers_and_counters() {
     let page = process::clinch(&["steering", "show", "--admin", &admin]);
     assert_eq!(page.code, Some(0), "{}", page.text);
     page.has("mode kernel\n")
-        .has("5 names in the kernel, 0 left out; 2 plugs put in")
+        .has("5 names in the kernel, 0 left out; 8 plugs put in")
         .has("worker 0: ")
         .has("worker 1: ")
         .has(" handed over, ")

@@ -10,6 +10,11 @@ const CLIENT: [&str; 5] = ["state", "syn-sent", "dport", "=", ":8443"];
 /// The half-open connection that it keeps in the landing listener's queue.
 const REQUEST: [&str; 5] = ["state", "syn-recv", "sport", "=", ":8443"];
 
+/// Plugs of the two listening addresses.
+const PLUGS: u64 = 8;
+/// Their requests in the queues: three each fill them, before Linux 6.18 two.
+const REQUESTS: std::ops::RangeInclusive<usize> = 4..=6;
+
 impl Scene {
     fn kill(&self, which: &[&str]) {
         self.network.on_server("ss", &[&["-K"], which].concat());
@@ -41,11 +46,11 @@ fn a_plug_that_is_killed_costs_no_connection_and_comes_back_without_privileges()
         for address in scene.network.addresses(PORT) {
             scene.handshakes(address, &NAMES, 5);
         }
-        eventually("two new plugs", PROMPT, || {
-            (scene.plugs() >= plugs + 2).then_some(())
+        eventually("new plugs", PROMPT, || {
+            (scene.plugs() >= plugs + PLUGS).then_some(())
         });
-        eventually("two requests", PROMPT, || {
-            (scene.requests() == 2).then_some(())
+        eventually("their requests", PROMPT, || {
+            REQUESTS.contains(&scene.requests()).then_some(())
         });
         println!("round {round}: {:?} landed", scene.of_workers("landed"));
     }
@@ -69,8 +74,8 @@ fn status_capabilities(pid: u32) -> String {
 fn a_request_that_expires_costs_no_connection_and_comes_back() {
     let scene = scene!("mode = \"kernel\"");
     scene.wait_for_mode("kernel");
-    eventually("two requests", PROMPT, || {
-        (scene.requests() == 2).then_some(())
+    eventually("the plugs' requests", PROMPT, || {
+        REQUESTS.contains(&scene.requests()).then_some(())
     });
     scene.kill(&REQUEST);
     assert_eq!(scene.requests(), 0, "expired");
@@ -78,7 +83,7 @@ fn a_request_that_expires_costs_no_connection_and_comes_back() {
         scene.handshakes(address, &NAMES, 10);
     }
     eventually("requests again", PROMPT, || {
-        (scene.requests() == 2).then_some(())
+        REQUESTS.contains(&scene.requests()).then_some(())
     });
     for address in scene.network.addresses(PORT) {
         scene.reach_their_core(address, 10);
@@ -92,8 +97,8 @@ fn a_client_that_gives_up_is_replaced() {
     scene.wait_for_mode("kernel");
     let plugs = scene.plugs();
     scene.kill(&CLIENT);
-    eventually("two new plugs", PROMPT, || {
-        (scene.plugs() >= plugs + 2).then_some(())
+    eventually("new plugs", PROMPT, || {
+        (scene.plugs() >= plugs + PLUGS).then_some(())
     });
     for address in scene.network.addresses(PORT) {
         scene.reach_their_core(address, 10);
