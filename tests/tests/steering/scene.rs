@@ -125,15 +125,21 @@ impl Scene {
         rows.iter().map(home).collect()
     }
 
-    /// `times` handshakes for each name, of which none may fail.
+    /// `times` handshakes for each name, of which none may fail. The server has counted all of them
+    /// afterwards: a client is done before it.
     pub(crate) fn handshakes(&self, address: SocketAddr, names: &[&str], times: usize) {
         let client = self.client.clone();
+        let counted = || self.of_workers("handshakes").iter().sum::<u64>();
+        let (before, all) = (counted(), names.len() * times);
         self.network.visit(|| {
-            for name in names.iter().cycle().take(names.len() * times) {
+            for name in names.iter().cycle().take(all) {
                 client
                     .connect(address, name)
                     .unwrap_or_else(|error| panic!("{address} {name}: {error}"));
             }
+        });
+        eventually("all are counted", PROMPT, || {
+            (counted() >= before + all as u64).then_some(())
         });
     }
 
