@@ -15,7 +15,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{ClientConfig, ClientConnection, Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, HandshakeKind, NamedGroup, SignatureScheme};
+use rustls::{
+    DigitallySignedStruct, HandshakeKind, NamedGroup, SignatureScheme, SupportedProtocolVersion,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -64,22 +66,60 @@ impl Client {
             leaf: leaf.clone(),
             staple: staple.unwrap_or_default().to_vec(),
         };
-        let mut config = ClientConfig::builder_with_provider(Arc::new(provider(suite, group)?))
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(expected))
-            .with_no_client_auth();
-        config.resumption = Resumption::disabled();
+        let provider = provider(suite, group)?;
+        Ok(Self {
+            config: Arc::new(configuration(provider, &rustls::version::TLS13, expected)?),
+            name: ServerName::try_from(name.to_owned())?,
+        })
+    }
+
+    /// A client of the same kind for a site with an RSA certificate that speaks TLS 1.2 alone:
+    /// ECDHE-RSA-AES128-GCM-SHA256 on X25519.
+    pub fn older(
+        name: &str,
+        leaf: &CertificateDer<'static>,
+        staple: Option<&[u8]>,
+    ) -> Result<Self> {
+        let mut provider = provider(Suite::Aes128Gcm, NamedGroup::X25519)?;
+        provider.cipher_suites =
+            vec![aws_lc_rs::cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256];
+        let expected = Expected {
+            leaf: leaf.clone(),
+            staple: staple.unwrap_or_default().to_vec(),
+        };
+        let config = configuration(provider, &rustls::version::TLS12, expected)?;
         Ok(Self {
             config: Arc::new(config),
             name: ServerName::try_from(name.to_owned())?,
         })
     }
 
+    /// The same client, which keeps the tickets it gets and resumes with them. Only for use without a
+    /// socket: [`Connection`] insists on full handshakes.
+    pub fn resuming(mut self) -> Self {
+        let config = Arc::make_mut(&mut self.config);
+        config.resumption = Resumption::in_memory_sessions(256);
+        self
+    }
+
     /// The client's half of a handshake, for use without a socket.
     pub fn connection(&self) -> Result<ClientConnection, rustls::Error> {
         ClientConnection::new(Arc::clone(&self.config), self.name.clone())
     }
+}
+
+fn configuration(
+    provider: CryptoProvider,
+    version: &'static SupportedProtocolVersion,
+    expected: Expected,
+) -> Result<ClientConfig> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[version])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(expected))
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }
 
 /// Takes exactly one certificate with exactly one staple.
@@ -136,7 +176,10 @@ impl ServerCertVerifier for Expected {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+        vec![
+            SignatureScheme::ECDSA_NISTP256_SHA256,
+            SignatureScheme::RSA_PSS_SHA256,
+        ]
     }
 }
 

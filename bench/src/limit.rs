@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rustix::time::ClockId;
-use rustls::NamedGroup;
 use rustls::server::{ServerConfig, ServerConnection};
+use rustls::{HandshakeKind, NamedGroup};
 
 use crate::client::{Client, Suite, provider};
 use crate::pki::Site;
@@ -30,19 +30,44 @@ pub fn server(site: &Site, staple: bool, group: NamedGroup) -> Result<Arc<Server
     Ok(Arc::new(config))
 }
 
-/// CPU time of the calling thread on the server's side of `count` handshakes.
-pub fn server_time(config: &Arc<ServerConfig>, client: &Client, count: u32) -> Result<Duration> {
+/// The same with a ticket for each handshake, with which it can be resumed.
+pub fn with_tickets(site: &Site, group: NamedGroup) -> Result<Arc<ServerConfig>> {
+    let mut config = server(site, true, group)?;
+    let own = Arc::make_mut(&mut config);
+    own.send_tls13_tickets = 1;
+    own.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    Ok(config)
+}
+
+/// Full handshakes that give a client as many tickets as it takes to resume from then on.
+pub fn stock_with_tickets(config: &Arc<ServerConfig>, client: &Client) -> Result<()> {
+    batch_time(config, client, BATCH, HandshakeKind::Full)?;
+    Ok(())
+}
+
+/// CPU time of the calling thread on the server's side of `count` handshakes, all of this kind.
+pub fn server_time(
+    config: &Arc<ServerConfig>,
+    client: &Client,
+    count: u32,
+    kind: HandshakeKind,
+) -> Result<Duration> {
     let mut spent = Duration::ZERO;
     let mut left = count;
     while left > 0 {
         let batch = left.min(BATCH);
-        spent += batch_time(config, client, batch)?;
+        spent += batch_time(config, client, batch, kind)?;
         left -= batch;
     }
     Ok(spent)
 }
 
-fn batch_time(config: &Arc<ServerConfig>, client: &Client, count: u32) -> Result<Duration> {
+fn batch_time(
+    config: &Arc<ServerConfig>,
+    client: &Client,
+    count: u32,
+    kind: HandshakeKind,
+) -> Result<Duration> {
     let mut clients = Vec::new();
     let mut hellos = Vec::new();
     for _ in 0..count {
@@ -79,13 +104,29 @@ fn batch_time(config: &Arc<ServerConfig>, client: &Client, count: u32) -> Result
     }
 
     let started = thread_cpu();
+    let mut tickets = Vec::new();
     for ((server, _), bytes) in servers.iter_mut().zip(&finished) {
         feed(server, bytes)?;
+        let mut out = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut out)?;
+        }
+        tickets.push(out);
     }
-    let done = servers.iter().all(|(server, _)| !server.is_handshaking());
+    let done = |server: &ServerConnection| {
+        !server.is_handshaking() && server.handshake_kind() == Some(kind)
+    };
+    let done = servers.iter().all(|(server, _)| done(server));
     drop(servers);
     spent += thread_cpu() - started;
-    ensure!(done, "a handshake in memory did not complete");
+    ensure!(done, "a handshake in memory did not complete as {kind:?}");
+    for (client, bytes) in clients.iter_mut().zip(&tickets) {
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            client.read_tls(&mut rest)?;
+            client.process_new_packets()?;
+        }
+    }
     Ok(spent)
 }
 

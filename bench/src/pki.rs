@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Result;
-use clinch::cli::demo::authority::{Authority, HashAlgorithm, LeafSpec, OcspAnswer};
+use clinch::cli::demo::authority::{Authority, HashAlgorithm, KeyAlgorithm, LeafSpec, OcspAnswer};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// One site's certificate (ECDSA P-256), on disk and in memory.
+/// One site's certificate, on disk and in memory.
 pub struct Site {
     /// The name it is asked for by.
     pub name: String,
@@ -37,6 +37,16 @@ impl Site {
 /// Makes an authority and, under `directory`, a certificate and a signed response for each name.
 /// Certificate `i` names `http://RESPONDER/i` as its responder; `responder` is host and port.
 pub fn make(directory: &Path, responder: &str, names: &[&str]) -> Result<Vec<Site>> {
+    make_with(directory, responder, names, KeyAlgorithm::P256)
+}
+
+/// The same with keys of another kind in the leaves; the authority's own are ECDSA P-256.
+pub fn make_with(
+    directory: &Path,
+    responder: &str,
+    names: &[&str],
+    key: KeyAlgorithm,
+) -> Result<Vec<Site>> {
     let now = SystemTime::now();
     let authority = Authority::new(now)?;
     let mut sites = Vec::new();
@@ -44,6 +54,7 @@ pub fn make(directory: &Path, responder: &str, names: &[&str]) -> Result<Vec<Sit
         let issued = authority.issue(&LeafSpec {
             names: vec![(*name).to_owned()],
             ocsp_urls: vec![format!("http://{responder}/{index}")],
+            key,
             ..LeafSpec::default()
         })?;
         let answer = OcspAnswer::good(now);
@@ -67,7 +78,8 @@ pub fn make(directory: &Path, responder: &str, names: &[&str]) -> Result<Vec<Sit
     Ok(sites)
 }
 
-fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+/// Writes a file with these permissions.
+pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     std::fs::write(path, bytes)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     Ok(())

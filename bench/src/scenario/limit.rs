@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use rustls::NamedGroup;
+use rustls::{HandshakeKind, NamedGroup};
 
 use super::{per_connection, tls};
 use crate::bench::{Bench, STAPLED};
@@ -69,8 +69,8 @@ fn in_memory(bench: &Bench, staple: bool) -> Contender<'_> {
         let measured = std::thread::scope(|scope| {
             let thread = scope.spawn(|| -> Result<Duration> {
                 machine::pin(SERVER_CORE)?;
-                limit::server_time(&server, &client, count.div_ceil(8))?;
-                limit::server_time(&server, &client, count)
+                limit::server_time(&server, &client, count.div_ceil(8), HandshakeKind::Full)?;
+                limit::server_time(&server, &client, count, HandshakeKind::Full)
             });
             thread.join()
         });
