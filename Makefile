@@ -38,6 +38,7 @@ help:
 	@echo 'make bench   what visitors wait with a staple, without, and with client-side OCSP, and the CPU that'
 	@echo '             a staple costs: five minutes, recorded under bench/results; needs two cores with'
 	@echo '             nothing else to do (bench-peers: beside nginx, HAProxy, Hitch and others;'
+	@echo '             bench-scale: up to a million sites and 50,000 connections;'
 	@echo '             bench-newest: fetch Debian 13 for its newer peers, once;'
 	@echo '             bench-all: every scenario; bench-micro: the parts by themselves;'
 	@echo '             bench-compare BASE=REV: is the working tree dearer than that revision? exit code 3 if so;'
@@ -93,7 +94,7 @@ fuzz:
 	@tests/bootstrap.sh build fuzz
 	tests/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
-.PHONY: bench bench-all bench-newest bench-peers bench-quick bench-micro bench-schedule bench-compare bench-build
+.PHONY: bench bench-all bench-newest bench-peers bench-scale bench-quick bench-micro bench-schedule bench-compare bench-build
 bench: bench-build
 	$${CARGO_TARGET_DIR:-target}/release/clinch-bench $(BENCH_ARGS) headline
 	$${CARGO_TARGET_DIR:-target}/release/clinch-bench $(BENCH_ARGS) staple
@@ -103,6 +104,10 @@ bench-all: bench-build
 
 bench-peers: bench-build
 	$${CARGO_TARGET_DIR:-target}/release/clinch-bench $(BENCH_ARGS) with-peers
+
+# A million sites take 4 GB of memory, 50,000 connections root for their descriptors.
+bench-scale: bench-build
+	$${CARGO_TARGET_DIR:-target}/release/clinch-bench $(BENCH_ARGS) scale
 
 # Debian 13 in a directory, once, for bench-peers to compare with its newer programs.
 bench-newest:

@@ -18,9 +18,15 @@ const CHUNK: usize = 256 * 1024;
 /// Longest request head taken, bytes.
 const HEAD: usize = 4096;
 
-/// Starts the backend on the current `LocalSet` and says where it listens.
+/// Starts the backend on the current `LocalSet`, on a free port of the loopback, and says where it
+/// listens.
 pub fn start() -> Result<SocketAddr> {
-    let listener = crate::bench::listener()?;
+    start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
+/// Starts it at an address, whose port may be 0 for a free one.
+pub fn start_at(address: SocketAddr) -> Result<SocketAddr> {
+    let listener = crate::bench::listener_at(address)?;
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;

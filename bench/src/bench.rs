@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clinch::cli::demo::authority::KeyAlgorithm;
 use clinch_load::Plan;
 use rustls::NamedGroup;
 use socket2::{Domain, Socket, Type};
@@ -48,6 +49,12 @@ pub struct Effort {
     pub certificates: u32,
     /// How long a server with many certificates may take to start or to reload.
     pub patience: Duration,
+    /// Sites in `scale-names`.
+    pub sites: u32,
+    /// Connections held in `scale-connections`.
+    pub held: u32,
+    /// Certificates in `scale-refreshes`.
+    pub refreshed: u32,
 }
 
 impl Effort {
@@ -62,6 +69,9 @@ impl Effort {
         turn: Duration::from_secs(7),
         certificates: 10_000,
         patience: Duration::from_secs(120),
+        sites: 1_000_000,
+        held: 50_000,
+        refreshed: 400,
     };
     /// Enough to see that everything works.
     pub const QUICK: Self = Self {
@@ -74,6 +84,9 @@ impl Effort {
         turn: Duration::from_millis(200),
         certificates: 20,
         patience: Duration::from_secs(5),
+        sites: 100,
+        held: 50,
+        refreshed: 20,
     };
 
     /// As many connections in eight times as many rounds: for differences of a few per cent, which
@@ -100,6 +113,8 @@ pub struct Bench {
     pub dns: SocketAddr,
     /// How far away responder and DNS server are.
     pub distance: Distance,
+    /// TLS 1.2 alone, and RSA certificates.
+    pub older: bool,
     /// The clinch under test.
     pub clinch: PathBuf,
     /// How much is measured.
@@ -111,6 +126,19 @@ pub struct Bench {
 impl Bench {
     /// Starts what surrounds the servers under test, on the cores of the calling thread.
     pub fn new(clinch: PathBuf, effort: Effort) -> Result<Self> {
+        Self::with_key(clinch, effort, KeyAlgorithm::P256)
+    }
+
+    /// The same for servers and clients with TLS 1.2 alone and RSA certificates.
+    pub fn older(clinch: PathBuf, effort: Effort) -> Result<Self> {
+        let bench = Self::with_key(clinch, effort, KeyAlgorithm::Rsa2048)?;
+        Ok(Self {
+            older: true,
+            ..bench
+        })
+    }
+
+    fn with_key(clinch: PathBuf, effort: Effort, key: KeyAlgorithm) -> Result<Self> {
         machine::raise_file_limit()?;
         let directory = tempfile::Builder::new().prefix("clinch-bench-").tempdir()?;
         let asked = listener()?;
@@ -118,10 +146,11 @@ impl Bench {
         let names = ["a.bench.test", "b.bench.test"];
         // A name, so that clients have one to resolve; /etc/hosts knows it for clinch.
         let responder = format!("localhost:{}", responder.port());
-        let sites = pki::make(directory.path(), &responder, &names)?;
-        let staples = sites.iter().map(|site| site.staple.clone()).collect();
+        let sites = pki::make_with(directory.path(), &responder, &names, key)?;
+        let staples: Vec<_> = sites.iter().map(|site| site.staple.clone()).collect();
         let distance = Distance::default();
-        responder::start(asked, staples, distance.clone())?;
+        let answer = move |index: usize| staples.get(index).cloned();
+        responder::start(asked, answer, distance.clone())?;
         let dns = responder::start_dns(distance.clone())?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -134,6 +163,7 @@ impl Bench {
             backend,
             dns,
             distance,
+            older: false,
             clinch,
             effort,
             runtime,
@@ -156,6 +186,9 @@ impl Bench {
     ) -> Result<Client> {
         let site = &self.sites[site];
         let expected = staple.then_some(site.staple.as_slice());
+        if self.older {
+            return Client::older(&site.name, &site.chain[0], expected);
+        }
         Client::new(&site.name, &site.chain[0], expected, suite, group)
     }
 

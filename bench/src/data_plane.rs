@@ -1,9 +1,11 @@
-//! Clinch's data plane without control: workers, and a publisher that can be made to publish 100
-//! times a second. Runs as a process of its own, `clinch-bench data-plane`, for the scenario that asks
-//! what publishing costs the workers.
+//! Clinch's data plane without control: workers, and a publisher that can be made to publish so many
+//! times a second and to say how soon every worker had what it published. Runs as a process of its own,
+//! `clinch-bench data-plane`, for the scenarios that ask what publishing and very many sites cost the
+//! workers.
 //!
 //! Nothing is fetched here: the staple is read from the bench's file, and verified as control does.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -17,6 +19,10 @@ use clinch::snapshot::{
     BackendAddress, Certificate, Publisher, Site, Slot, SlotState, Snapshot, Table, TicketKey,
     TicketKeys,
 };
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::crowd;
 
 /// What the process is given.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,35 +31,73 @@ pub struct Setup {
     pub config: PathBuf,
     /// The staple of the first site's certificate, DER.
     pub staple: PathBuf,
-    /// While this file exists, the first site's staple is published anew [`PUBLISHES`] times a second.
+    /// While this file exists, a staple is published anew as often a second as [`Order`] in it says.
     pub publish_while: PathBuf,
+    /// Sites beside those of the configuration, each with a certificate and a staple of its own.
+    #[arg(long, default_value_t = 0)]
+    pub crowd: u32,
 }
 
-/// Publishes per second.
-pub const PUBLISHES: u32 = 100;
+/// What the publisher is to do, as the file says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Publishes a second, each of the next certificate's staple.
+    pub per_second: u32,
+    /// Watch every worker take each snapshot up, and write [`Adoption`] beside the file at the end. The
+    /// watching takes processor time, so that the CPU of workers must not be measured meanwhile.
+    pub watched: bool,
+}
+
+/// How long after a publish began every worker served from it, µs. Workers are looked at about
+/// every 80 µs, so that much may be too much.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Adoption {
+    /// Publishes watched.
+    pub count: u64,
+    /// Median.
+    pub p50: f64,
+    /// 99 of 100.
+    pub p99: f64,
+    /// The slowest.
+    pub most: f64,
+    /// Median of the publish itself, before any worker is looked at.
+    pub publish_p50: f64,
+}
+
+impl Adoption {
+    /// Where it is written.
+    pub fn path(publish_while: &Path) -> PathBuf {
+        publish_while.with_extension("adoption")
+    }
+}
 
 /// Serves until the process is ended.
 pub fn run(setup: &Setup) -> Result<()> {
     clinch::sys::resources::decline_huge_pages()?;
     let config = Config::parse(&std::fs::read_to_string(&setup.config)?)?;
-    let table = table(&config)?;
-    let staple = Arc::new(staple(&table, &setup.staple)?);
-    let slots = table.certificates.iter().map(|_| Slot {
-        since: 0,
-        state: SlotState::NotApplicable,
+    let (table, staples) = table(&config, setup.crowd)?;
+    let first = Arc::new(staple(&table, &setup.staple)?);
+    let own = table.certificates.len() - staples.len();
+    let states = (0..own).map(|index| match index {
+        0 => SlotState::Stapled(Arc::clone(&first)),
+        _ => SlotState::NotApplicable,
     });
+    let states = states.chain(staples.into_iter().map(SlotState::Stapled));
     let snapshot = Snapshot {
         generation: 0,
-        slots: slots.collect(),
+        slots: states.map(|state| Slot { since: 0, state }).collect(),
         table: Arc::new(table),
         tickets: Arc::new(ticket_keys()),
     };
     let workers = config.workers.unwrap_or(1);
     let (mut publisher, subscribers) = Publisher::new(snapshot, workers)?;
-    publish(&mut publisher, &staple)?;
     let mut running = Vec::new();
     for (index, subscriber) in subscribers.into_iter().enumerate() {
-        let address = config.listeners[0].addresses[0];
+        // Further workers take snapshots and no connections: they have a port that nobody knows.
+        let address = match index {
+            0 => config.listeners[0].addresses[0],
+            _ => SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
         running.push(data::start(WorkerSetup {
             index,
             core: Some(index),
@@ -67,28 +111,84 @@ pub fn run(setup: &Setup) -> Result<()> {
             desk: None,
         })?);
     }
-    let mut due = Instant::now();
     while running.iter().all(|worker| !worker.ended()) {
-        due += Duration::from_secs(1) / PUBLISHES;
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        if setup.publish_while.exists() {
-            publish(&mut publisher, &staple)?;
+        std::thread::sleep(Duration::from_millis(5));
+        if let Some(order) = order(&setup.publish_while) {
+            obey(&mut publisher, order, &setup.publish_while)?;
         }
     }
     anyhow::bail!("a worker ended")
 }
 
-/// Sets the first certificate's staple again, which is what a refresh of the busiest site does.
-fn publish(publisher: &mut Publisher, staple: &Arc<VerifiedStaple>) -> Result<()> {
-    let mut taken = false;
-    publisher.publish(|snapshot| {
-        taken = snapshot.set_slot(0, SlotState::Stapled(Arc::clone(staple)));
-    });
-    ensure!(taken, "the staple is for another certificate");
+/// The file may have been made and not yet written.
+fn order(publish_while: &Path) -> Option<Order> {
+    serde_json::from_slice(&std::fs::read(publish_while).ok()?).ok()
+}
+
+/// Publishes until the file is gone.
+fn obey(publisher: &mut Publisher, order: Order, publish_while: &Path) -> Result<()> {
+    let mut took = Histogram::<u64>::new(3)?;
+    let mut adopted = Histogram::<u64>::new(3)?;
+    let mut due = Instant::now();
+    let mut certificate = 0;
+    while publish_while.exists() {
+        due += Duration::from_secs(1) / order.per_second;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        certificate = next_stapled(publisher.current(), certificate);
+        let begun = Instant::now();
+        let generation = publish(publisher, certificate)?;
+        took.record(begun.elapsed().as_nanos() as u64)?;
+        if order.watched {
+            while publisher.adopted().any(|at| at < generation) {
+                ensure!(begun.elapsed() < STUCK, "a worker takes no snapshot");
+                std::thread::sleep(GLANCE);
+            }
+            adopted.record(begun.elapsed().as_nanos() as u64)?;
+        }
+    }
+    if order.watched {
+        let us = |of: &Histogram<u64>, q: f64| of.value_at_quantile(q) as f64 / 1000.0;
+        let adoption = Adoption {
+            count: adopted.len(),
+            p50: us(&adopted, 0.5),
+            p99: us(&adopted, 0.99),
+            most: adopted.max() as f64 / 1000.0,
+            publish_p50: us(&took, 0.5),
+        };
+        // As a whole, since somebody waits for it.
+        let path = Adoption::path(publish_while);
+        let new = path.with_extension("new");
+        std::fs::write(&new, serde_json::to_vec(&adoption)?)?;
+        std::fs::rename(&new, &path)?;
+    }
     Ok(())
 }
 
-fn table(config: &Config) -> Result<Table> {
+/// The next certificate with a staple, far away from the last, so that no cache has it by chance.
+fn next_stapled(snapshot: &Snapshot, last: usize) -> usize {
+    let count = snapshot.slots.len();
+    let mut next = last;
+    loop {
+        next = (next + STRIDE) % count;
+        if matches!(snapshot.slots[next].state, SlotState::Stapled(_)) {
+            return next;
+        }
+    }
+}
+
+/// Sets a certificate's staple again, which is what a refresh does.
+fn publish(publisher: &mut Publisher, certificate: usize) -> Result<u64> {
+    let mut taken = false;
+    let generation = publisher.publish(|snapshot| {
+        let state = snapshot.slots[certificate].state.clone();
+        taken = snapshot.set_slot(certificate as u32, state);
+    });
+    ensure!(taken, "the staple is for another certificate");
+    Ok(generation)
+}
+
+/// The sites of the configuration, then the crowd; and the crowd's staples.
+fn table(config: &Config, crowd: u32) -> Result<(Table, Vec<Arc<VerifiedStaple>>)> {
     let mut sites = Vec::new();
     let mut certificates = Vec::new();
     for (index, site) in config.sites.iter().enumerate() {
@@ -105,17 +205,36 @@ fn table(config: &Config) -> Result<Table> {
             clinch::config::Backend::Tcp(address) => Ok(BackendAddress::Tcp(address.parse()?)),
             clinch::config::Backend::Unix(path) => Ok(BackendAddress::Unix(path.clone())),
         });
-        let site_of_table = Site {
-            name: site.name.clone(),
-            certificates: vec![u32::try_from(index)?],
-            backends: backends.collect::<Result<_>>()?,
-            proxy_protocol: None,
-            alpn: Vec::new(),
-            confinement: Default::default(),
-        };
+        let backends = backends.collect::<Result<_>>()?;
+        let site_of_table = site_at(&site.name, u32::try_from(index)?, backends);
         sites.push((site_of_table, vec![0], site.names.clone()));
     }
-    Ok(Table::new(1, config.listeners.clone(), sites, certificates))
+    let mut staples = Vec::with_capacity(crowd as usize);
+    let backends = sites[0].0.backends.clone();
+    for member in crowd::make(crowd)? {
+        let index = u32::try_from(certificates.len())?;
+        let site = site_at(&member.name, index, backends.clone());
+        sites.push((site, vec![0], vec![member.name]));
+        certificates.push(Certificate {
+            identity: member.identity,
+            staple_required: false,
+            on_revoked: clinch::config::OnRevoked::Refuse,
+        });
+        staples.push(member.staple);
+    }
+    let listeners = config.listeners.clone();
+    Ok((Table::new(1, listeners, sites, certificates), staples))
+}
+
+fn site_at(name: &str, certificate: u32, backends: Vec<BackendAddress>) -> Site {
+    Site {
+        name: name.to_owned(),
+        certificates: vec![certificate],
+        backends,
+        proxy_protocol: None,
+        alpn: Vec::new(),
+        confinement: Default::default(),
+    }
 }
 
 fn identity(files: &CertificateFiles) -> Result<Identity> {
@@ -148,3 +267,10 @@ pub fn ticket_keys() -> TicketKeys {
         previous: None,
     }
 }
+
+/// Between two looks at the workers.
+const GLANCE: Duration = Duration::from_micros(20);
+/// A worker that takes no snapshot for so long never will.
+const STUCK: Duration = Duration::from_secs(10);
+/// From one certificate published to the next; a prime.
+const STRIDE: usize = 104_729;

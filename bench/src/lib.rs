@@ -13,11 +13,13 @@
 pub mod backend;
 pub mod bench;
 pub mod client;
+pub mod crowd;
 pub mod data_plane;
 pub mod limit;
 pub mod load;
 pub mod machine;
 pub mod peers;
+pub mod pictures;
 pub mod pki;
 pub mod process;
 pub mod relay;

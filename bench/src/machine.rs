@@ -30,6 +30,38 @@ pub fn raise_file_limit() -> Result<()> {
     rustix::process::setrlimit(Resource::Nofile, limit).context("cannot raise the file limit")
 }
 
+/// A higher limit of open files than the ordinary one, as long as this lives: root may raise the hard
+/// limit, too. It is for one scenario: some servers make tables by it.
+pub struct FileLimit {
+    before: rustix::process::Rlimit,
+}
+
+impl FileLimit {
+    /// Raises it to `files` if it is lower and that is allowed; ask [`FileLimit::current`].
+    pub fn raise(files: u64) -> Self {
+        let before = rustix::process::getrlimit(Resource::Nofile);
+        let higher = |limit: Option<u64>| limit.map(|limit| limit.max(files));
+        let raised = rustix::process::Rlimit {
+            current: higher(before.current),
+            maximum: higher(before.maximum),
+        };
+        let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+        Self { before }
+    }
+
+    /// The limit in force.
+    pub fn current(&self) -> u64 {
+        let limit = rustix::process::getrlimit(Resource::Nofile).current;
+        limit.unwrap_or(u64::MAX)
+    }
+}
+
+impl Drop for FileLimit {
+    fn drop(&mut self) {
+        let _ = rustix::process::setrlimit(Resource::Nofile, self.before);
+    }
+}
+
 /// What a reader needs to judge or repeat a measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Environment {

@@ -10,7 +10,7 @@ use clinch_bench::bench::{Bench, Effort};
 use clinch_bench::relay::{self, Runtime};
 use clinch_bench::report::Report;
 use clinch_bench::scenario::{Scenario, allocator, compare};
-use clinch_bench::{data_plane, machine};
+use clinch_bench::{data_plane, machine, pictures};
 
 /// Clinch's own, since its workers and the plain relay run from this program too.
 #[cfg(not(feature = "system-allocator"))]
@@ -36,6 +36,12 @@ struct Arguments {
     /// Connections per measurement.
     #[arg(long, global = true)]
     count: Option<u32>,
+    /// Sites of `scale-names`; a million take 4 GB.
+    #[arg(long, global = true)]
+    sites: Option<u32>,
+    /// Connections of `scale-connections`.
+    #[arg(long, global = true)]
+    held: Option<u32>,
     /// Where results are recorded, as DATE-MACHINE/SCENARIO.json.
     #[arg(long, global = true, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
     results: PathBuf,
@@ -62,6 +68,13 @@ enum Command {
     },
     /// Every scenario that compares with peers.
     WithPeers,
+    /// Every scenario that says how cost grows: names, connections, workers, refreshes, publishes.
+    Scale,
+    /// Draw the pictures of recorded results again: SVG files beside the JSON of a folder.
+    Pictures {
+        /// The folder, DATE-MACHINE.
+        folder: PathBuf,
+    },
     /// Two revisions of clinch side by side: is the new one dearer?
     ///
     /// Ends with exit code 3 where it is, by more than 5 % and outside the noise. `make bench-compare
@@ -103,12 +116,19 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Scenario(one) => vec![Box::new(move |bench| one.run(bench))],
         Command::All => each(&Scenario::ALL),
         Command::WithPeers => each(&Scenario::WITH_PEERS),
+        Command::Scale => each(&Scenario::SCALE),
         Command::Allocator { other } => {
             vec![Box::new(move |bench| allocator::run(bench, &other))]
         }
         Command::Compare { base } => {
             ensure!(base.exists(), "no clinch at {}", base.display());
             vec![Box::new(move |bench| compare::run(bench, &base))]
+        }
+        Command::Pictures { folder } => {
+            for file in pictures::draw(&folder)? {
+                println!("{}", file.display());
+            }
+            return Ok(ExitCode::SUCCESS);
         }
         Command::DataPlane(setup) => {
             return data_plane::run(&setup).map(|()| ExitCode::SUCCESS);
@@ -127,6 +147,8 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     effort.rounds = arguments.rounds.unwrap_or(effort.rounds).max(1);
     effort.count = arguments.count.unwrap_or(effort.count).max(1);
+    effort.sites = arguments.sites.unwrap_or(effort.sites).max(1);
+    effort.held = arguments.held.unwrap_or(effort.held).max(1);
     let clinch = match arguments.clinch {
         Some(path) => path,
         None => std::env::current_exe()?.with_file_name("clinch"),
@@ -152,7 +174,11 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         let Some(results) = results else {
             continue;
         };
-        println!("  recorded: {}", report.record(results)?.display());
+        let recorded = report.record(results)?;
+        println!("  recorded: {}", recorded.display());
+        if let Some(folder) = recorded.parent() {
+            pictures::draw(folder)?;
+        }
     }
     Ok(code)
 }

@@ -15,7 +15,7 @@ use rustls::NamedGroup;
 use crate::bench::{Bench, PLAIN, STAPLED, free_address};
 use crate::client::{Connection, Suite};
 use crate::machine::{self, SERVER_CORE};
-use crate::process::{Launch, Server};
+use crate::process::{Launch, STARTS_WITHIN, Server};
 use crate::relay;
 
 /// A server under test, and where it listens.
@@ -357,13 +357,36 @@ pub fn clinch(bench: &Bench, variant: &Variant) -> Result<Running> {
 /// Starts clinch's workers without its control, see [`crate::data_plane`], from a `clinch-bench`
 /// program. They publish while the file returned exists.
 pub fn data_plane(bench: &Bench, name: &str, program: &Path) -> Result<(Running, PathBuf)> {
-    let address = free_address()?;
     let variant = Variant {
         name: name.to_owned(),
         ..Variant::default()
     };
+    workers_alone(bench, variant, program, 0)
+}
+
+/// The same with a worker on either core, of which one takes connections, and with so many sites more
+/// (see [`crate::crowd`]). What is no worker's work is done on both cores.
+pub fn data_plane_with_crowd(bench: &Bench, name: &str, crowd: u32) -> Result<(Running, PathBuf)> {
+    let variant = Variant {
+        name: name.to_owned(),
+        workers: 2,
+        ..Variant::default()
+    };
+    workers_alone(bench, variant, &std::env::current_exe()?, crowd)
+}
+
+fn workers_alone(
+    bench: &Bench,
+    variant: Variant,
+    program: &Path,
+    crowd: u32,
+) -> Result<(Running, PathBuf)> {
+    let address = free_address()?;
     let configuration = clinch_configuration(bench, &variant, address)?;
-    let publish_while = bench.directory.path().join(format!("{name}.publish"));
+    let publish_while = bench
+        .directory
+        .path()
+        .join(format!("{}.publish", variant.name));
     let launch = Launch {
         program: program.to_owned(),
         arguments: vec![
@@ -371,14 +394,19 @@ pub fn data_plane(bench: &Bench, name: &str, program: &Path) -> Result<(Running,
             configuration,
             text(&bench.sites[STAPLED].staple_file)?,
             text(&publish_while)?,
+            format!("--crowd={crowd}"),
         ],
         environment: Vec::new(),
         log: log(bench, &variant.name),
-        cores: vec![SERVER_CORE],
+        cores: (variant.first_core..variant.first_core + variant.workers).collect(),
         whole_process: false,
         name: variant.name,
     };
-    Ok((running(launch, address)?, publish_while))
+    let mut server = Server::start(&launch)?;
+    // A certificate with its staple takes less than a millisecond to make.
+    let patience = STARTS_WITHIN + Duration::from_millis(crowd.into());
+    server.wait_until_listening(address, patience)?;
+    Ok((Running { server, address }, publish_while))
 }
 
 fn clinch_configuration(bench: &Bench, variant: &Variant, address: SocketAddr) -> Result<String> {
@@ -487,7 +515,7 @@ pub fn plain_relay(bench: &Bench, runtime: relay::Runtime) -> Result<Running> {
 
 fn running(launch: Launch, address: SocketAddr) -> Result<Running> {
     let mut server = Server::start(&launch)?;
-    server.wait_until_listening(address)?;
+    server.wait_until_listening(address, STARTS_WITHIN)?;
     Ok(Running { server, address })
 }
 
@@ -502,6 +530,11 @@ fn configure(
     let directory = bench.directory.path();
     let site = &bench.sites[STAPLED];
     let mut filled = template.to_owned();
+    if bench.older {
+        for (newer, older) in OLDER {
+            filled = filled.replace(newer, older);
+        }
+    }
     let values = [
         ("DIR", text(directory)?),
         ("LISTEN", listen.to_string()),
@@ -522,6 +555,26 @@ fn configure(
     std::fs::write(&path, filled)?;
     text(&path)
 }
+
+/// What templates say about TLS 1.3, and what they say instead where TLS 1.2 alone is measured.
+const OLDER: [(&str, &str); 6] = [
+    // nginx, Hitch, HAProxy, h2o, and clinch, which has no upper bound: the client decides.
+    ("ssl_protocols TLSv1.3", "ssl_protocols TLSv1.2"),
+    ("tls-protos = TLSv1.3", "tls-protos = TLSv1.2"),
+    (
+        "ssl-min-ver TLSv1.3",
+        "ssl-min-ver TLSv1.2 ssl-max-ver TLSv1.2",
+    ),
+    (
+        "    neverbleed: OFF",
+        "    maximum-version: TLSv1.2\n    neverbleed: OFF",
+    ),
+    ("min_version = \"1.3\"", "min_version = \"1.2\""),
+    (
+        "ciphers = [\"TLS13_AES_128_GCM_SHA256\"",
+        "ciphers = [\"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256\", \"TLS13_AES_128_GCM_SHA256\"",
+    ),
+];
 
 fn log(bench: &Bench, name: &str) -> PathBuf {
     bench.directory.path().join(format!("{name}.log"))

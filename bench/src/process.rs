@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal};
 
+/// An ordinary server listens by then.
+pub const STARTS_WITHIN: Duration = Duration::from_secs(20);
+
 /// How to start a server.
 pub struct Launch {
     /// What it is called in tables.
@@ -94,8 +97,8 @@ impl Server {
     }
 
     /// Waits until the server accepts connections.
-    pub fn wait_until_listening(&mut self, address: SocketAddr) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(20);
+    pub fn wait_until_listening(&mut self, address: SocketAddr, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
         loop {
             if TcpStream::connect(address).is_ok() {
                 return Ok(());
@@ -105,7 +108,7 @@ impl Server {
             }
             if Instant::now() > deadline {
                 bail!(
-                    "{} does not listen on {address} after 20 s: {}",
+                    "{} does not listen on {address} after {patience:?}: {}",
                     self.name,
                     self.output()
                 );

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::machine::{self, Environment};
+use crate::pictures::Curve;
 use crate::rounds::{Ratio, Series};
 
 /// The findings of one scenario.
@@ -24,6 +25,9 @@ pub struct Report {
     pub ratios: Vec<Ratio>,
     /// Promises held against the measurement.
     pub promises: Vec<Promise>,
+    /// Curves of what was found, for [`crate::pictures`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub curves: Vec<Curve>,
     /// What a reader must know: contenders left out, and the like.
     pub notes: Vec<String>,
     /// Files recorded beside it: name and content.
@@ -54,6 +58,7 @@ impl Report {
             series: Vec::new(),
             ratios: Vec::new(),
             promises: Vec::new(),
+            curves: Vec::new(),
             notes: Vec::new(),
             files: Vec::new(),
         }

@@ -1,9 +1,9 @@
-//! An OCSP responder that knows one answer per certificate serial: enough for clinch to fetch, over
-//! real HTTP, the staples that its peers read from a file.
+//! An OCSP responder over real HTTP: from it clinch fetches the staples that its peers read from a file.
 //!
-//! Signatures are not made here; the responses were signed beforehand (see `pki`). It sleeps during a
-//! measurement, since nobody asks, but for `headline`, where clients do: for them it is as far away as
-//! [`Distance`] says, and so is the DNS server that knows its name.
+//! Signatures are not made here: the caller has signed beforehand (see `pki`), or signs when it is asked for
+//! an answer. It sleeps during a measurement, since nobody asks, but for the scenarios about refreshes
+//! and for `headline`, where clients do: for them it is as far away as [`Distance`] says, and so is the
+//! DNS server that knows its name.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -29,15 +29,19 @@ impl Distance {
     }
 }
 
-/// Answers every request on its own path: `/0`, `/1` … give the responses in order.
-pub fn start(listener: TcpListener, responses: Vec<Vec<u8>>, distance: Distance) -> Result<()> {
-    let responses: Arc<[Vec<u8>]> = responses.into();
+/// Answers every request on its own path: `/0`, `/1` … give what `responses` says of 0, 1 …
+pub fn start(
+    listener: TcpListener,
+    responses: impl Fn(usize) -> Option<Vec<u8>> + Send + Sync + 'static,
+    distance: Distance,
+) -> Result<()> {
+    let responses = Arc::new(responses);
     let serve = move || {
         for stream in listener.incoming().flatten() {
             let (responses, distance) = (Arc::clone(&responses), distance.clone());
             // A client that goes away is asked again by its own retry; a thread each, because one
             // that waits must not hold up the next.
-            let one = move || drop(answer(stream, &responses, &distance));
+            let one = move || drop(answer(stream, &*responses, &distance));
             let _ = std::thread::Builder::new().stack_size(STACK).spawn(one);
         }
     };
@@ -84,7 +88,11 @@ fn address_of(query: &[u8]) -> Vec<u8> {
 /// For threads that wait and write.
 const STACK: usize = 128 * 1024;
 
-fn answer(mut stream: TcpStream, responses: &[Vec<u8>], distance: &Distance) -> Result<()> {
+fn answer(
+    mut stream: TcpStream,
+    responses: &dyn Fn(usize) -> Option<Vec<u8>>,
+    distance: &Distance,
+) -> Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
@@ -97,7 +105,7 @@ fn answer(mut stream: TcpStream, responses: &[Vec<u8>], distance: &Distance) -> 
     let text = String::from_utf8_lossy(&request);
     let path = text.split(' ').nth(1).unwrap_or_default();
     let index = path.trim_start_matches('/').split('/').next();
-    let response = index.and_then(|index| responses.get(index.parse::<usize>().ok()?));
+    let response = index.and_then(|index| responses(index.parse::<usize>().ok()?));
     let Some(body) = response else {
         stream.write_all(
             b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
@@ -108,7 +116,7 @@ fn answer(mut stream: TcpStream, responses: &[Vec<u8>], distance: &Distance) -> 
         "HTTP/1.1 200 OK\r\nContent-Type: application/ocsp-response\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
-    stream.write_all(&[head.as_bytes(), body].concat())?;
+    stream.write_all(&[head.as_bytes(), &body].concat())?;
     Ok(())
 }
 

@@ -82,7 +82,7 @@ pub(crate) struct Run {
     /// Offer this group alone
     #[arg(long, value_enum)]
     group: Option<GroupWord>,
-    /// Offer this suite of TLS 1.3 alone
+    /// Offer this cipher alone
     #[arg(long, value_enum)]
     suite: Option<SuiteWord>,
     /// Resume sessions: full handshakes come first, uncounted; one later counts as failed

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::NamedGroup;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{CipherSuite, NamedGroup};
 
 /// Everything about a run.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct Plan {
     pub version: Version,
     /// The one group offered, or all.
     pub group: Option<NamedGroup>,
-    /// The one suite offered (TLS 1.3), or all.
+    /// The one cipher offered, or all.
     pub suite: Option<Suite>,
     /// Resume sessions; a full handshake then counts as failed.
     pub resume: bool,
@@ -86,15 +86,40 @@ pub enum Version {
     Tls13,
 }
 
-/// Suites of TLS 1.3 to choose among.
+/// Ciphers to choose among.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suite {
-    /// TLS_AES_128_GCM_SHA256.
+    /// AES-128-GCM.
     Aes128,
-    /// TLS_AES_256_GCM_SHA384.
+    /// AES-256-GCM.
     Aes256,
-    /// TLS_CHACHA20_POLY1305_SHA256.
+    /// ChaCha20-Poly1305.
     ChaCha20,
+}
+
+impl Suite {
+    /// Whether it is this one; in TLS 1.2, with either kind of certificate.
+    fn is(self, suite: CipherSuite, version: Version) -> bool {
+        use CipherSuite as C;
+        let among: &[CipherSuite] = match (self, version) {
+            (Self::Aes128, Version::Tls13) => &[C::TLS13_AES_128_GCM_SHA256],
+            (Self::Aes256, Version::Tls13) => &[C::TLS13_AES_256_GCM_SHA384],
+            (Self::ChaCha20, Version::Tls13) => &[C::TLS13_CHACHA20_POLY1305_SHA256],
+            (Self::Aes128, Version::Tls12) => &[
+                C::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+                C::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            ],
+            (Self::Aes256, Version::Tls12) => &[
+                C::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+                C::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            ],
+            (Self::ChaCha20, Version::Tls12) => &[
+                C::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+                C::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+            ],
+        };
+        among.contains(&suite)
+    }
 }
 
 /// What each connection does once it has connected.
@@ -156,12 +181,10 @@ impl Plan {
             provider.kx_groups.retain(|kx| kx.name() == group);
         }
         if let Some(suite) = self.suite {
-            let suite = match suite {
-                Suite::Aes128 => aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
-                Suite::Aes256 => aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
-                Suite::ChaCha20 => aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-            };
-            provider.cipher_suites = vec![suite];
+            let version = self.version;
+            provider
+                .cipher_suites
+                .retain(|offered| suite.is(offered.suite(), version));
         }
         Arc::new(provider)
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clinch_load::{
-    Arrivals, Outcome, Pace, Phase, Plan, Report as LoadReport, Resolver, Revocation, html, plot,
+    Arrivals, Outcome, Pace, Phase, Plan, Report as LoadReport, Resolver, Revocation, html,
 };
 use rustls::pki_types::ServerName;
 
@@ -203,17 +203,11 @@ fn conclude(report: &mut Report, label: &str, series: &[Series]) {
     }
 }
 
-/// The page, the picture and the raw distributions.
+/// The page and the raw distributions; pictures are made of these.
 fn attach(report: &mut Report, label: &str, runs: &[LoadReport]) -> Result<()> {
     let title = format!("Handshakes with clinch, {label} loop");
-    let curves: Vec<_> = runs
-        .iter()
-        .filter_map(|run| Some((run.label.clone(), &run.phase(Phase::Ready)?.curve)))
-        .collect();
-    let svg = plot::percentiles(&format!("{title}: until trusted"), &curves);
     let json = serde_json::to_string_pretty(runs)? + "\n";
     report.files.extend([
-        (format!("headline-{label}.svg"), svg),
         (format!("headline-{label}.html"), html::page(&title, runs)),
         (format!("headline-{label}-runs.json"), json),
     ]);

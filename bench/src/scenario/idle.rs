@@ -2,6 +2,7 @@
 //! many connections were opened, and again after each made one request. Each figure is taken after
 //! the connections have been idle for a while; a server may hold more while bytes move.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use anyhow::Result;
@@ -68,7 +69,7 @@ pub(super) fn measure(bench: &Bench, at: &Running, staple: bool) -> Result<Sampl
             Ok(at.server.resident_kib()? as f64)
         };
         let before = resident().await?;
-        let mut held = open(bench, at, &client).await?;
+        let mut held = open(bench, vec![at.address], bench.effort.idle, &client).await?;
         let fresh = resident().await?;
         let mut buffer = vec![0; BUFFER];
         for connection in &mut held {
@@ -88,18 +89,24 @@ pub(super) fn measure(bench: &Bench, at: &Running, staple: bool) -> Result<Sampl
     })
 }
 
-/// Opens the connections, a few at a time.
-async fn open(bench: &Bench, at: &Running, client: &Client) -> Result<Vec<Connection>> {
-    let address = at.address;
+/// Opens so many connections, a few at a time, to the addresses in turn.
+pub(super) async fn open(
+    bench: &Bench,
+    to: Vec<SocketAddr>,
+    count: u32,
+    client: &Client,
+) -> Result<Vec<Connection>> {
+    let to: Rc<[SocketAddr]> = to.into();
     let client = Rc::new(client.clone());
     let lanes: Vec<_> = (0..bench.effort.concurrency)
         .map(|lane| {
-            let share = (lane..bench.effort.idle).step_by(bench.effort.concurrency as usize);
-            let client = Rc::clone(&client);
+            let share = (lane..count).step_by(bench.effort.concurrency as usize);
+            let (client, to) = (Rc::clone(&client), Rc::clone(&to));
             tokio::task::spawn_local(async move {
                 let mut buffer = vec![0; BUFFER];
                 let mut held = Vec::new();
-                for _ in share {
+                for index in share {
+                    let address = to[index as usize % to.len()];
                     held.push(Connection::open(address, Some(&client), &mut buffer).await?);
                 }
                 anyhow::Ok(held)

@@ -9,9 +9,11 @@ mod headline;
 mod idle;
 mod latency;
 mod limit;
+mod older;
 mod peers;
 mod publish;
 mod resumed;
+mod scale;
 mod staple;
 mod steering;
 mod syscalls;
@@ -52,6 +54,8 @@ pub enum Scenario {
     Workers,
     /// CPU per resumed handshake.
     Resumed,
+    /// CPU per handshake with TLS 1.2 and RSA.
+    Older,
     /// Latency at fixed rates.
     Latency,
     /// Memory, start and reload with 10,000 certificates.
@@ -66,13 +70,21 @@ pub enum Scenario {
     SteeringIsolation,
     /// Memory and CPU with 10,000 sites, steered and not.
     SteeringSites,
+    /// CPU per handshake, memory and time to publish with up to 1,000,000 sites.
+    ScaleNames,
+    /// CPU per handshake and memory with up to 50,000 connections held.
+    ScaleConnections,
+    /// CPU per handshake with up to 10,000 publishes a second.
+    ScalePublishes,
+    /// CPU per handshake with up to 200 staples refreshed a second.
+    ScaleRefreshes,
     /// CPU per handshake of the workers while snapshots are published 100 times a second.
     Publish,
 }
 
 impl Scenario {
     /// All of them, in the order of `all`.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::Headline,
         Self::Peers,
         Self::Limit,
@@ -82,6 +94,7 @@ impl Scenario {
         Self::Workers,
         Self::Publish,
         Self::Resumed,
+        Self::Older,
         Self::Latency,
         Self::Certificates,
         Self::Syscalls,
@@ -89,12 +102,26 @@ impl Scenario {
         Self::SteeringProgram,
         Self::SteeringIsolation,
         Self::SteeringSites,
+        Self::ScaleNames,
+        Self::ScaleConnections,
+        Self::ScalePublishes,
+        Self::ScaleRefreshes,
+    ];
+
+    /// Those that say how cost grows, in the order of `make bench-scale`.
+    pub const SCALE: [Self; 5] = [
+        Self::ScaleNames,
+        Self::ScaleConnections,
+        Self::Workers,
+        Self::ScaleRefreshes,
+        Self::ScalePublishes,
     ];
 
     /// Those that compare with peers, in the order of `make bench-peers`.
-    pub const WITH_PEERS: [Self; 7] = [
+    pub const WITH_PEERS: [Self; 8] = [
         Self::Peers,
         Self::Resumed,
+        Self::Older,
         Self::Latency,
         Self::Idle,
         Self::Bulk,
@@ -114,6 +141,7 @@ impl Scenario {
             Self::Workers => workers::run(bench),
             Self::Publish => publish::run(bench),
             Self::Resumed => resumed::run(bench),
+            Self::Older => older::run(bench),
             Self::Latency => latency::run(bench),
             Self::Certificates => certificates::run(bench),
             Self::Syscalls => syscalls::run(bench),
@@ -121,6 +149,10 @@ impl Scenario {
             Self::SteeringProgram => steering::program(bench),
             Self::SteeringIsolation => steering::isolation(bench),
             Self::SteeringSites => steering::sites(bench),
+            Self::ScaleNames => scale::names(bench),
+            Self::ScaleConnections => scale::connections(bench),
+            Self::ScalePublishes => scale::publishes(bench),
+            Self::ScaleRefreshes => scale::refreshes(bench),
         }
         .with_context(|| format!("{self:?}"))?;
         let version = machine::output(&bench.clinch, &["--version"]);

@@ -5,6 +5,7 @@ use anyhow::Result;
 
 use super::{tls, warm_up};
 use crate::bench::{Bench, STAPLED};
+use crate::data_plane::Order;
 use crate::load::Pattern;
 use crate::peers;
 use crate::report::Report;
@@ -16,7 +17,7 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
         format!(
             "µs of CPU per connection (req, stapled) of clinch's worker thread, with and without \
              {} publishes a second of the staple in use",
-            crate::data_plane::PUBLISHES
+            ORDER.per_second
         ),
     );
     let (workers, publish_while) =
@@ -31,7 +32,7 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
             // are connections, not while readings settle.
             let before = workers.server.settled_cpu().await?;
             if publishing {
-                std::fs::write(&publish_while, "")?;
+                std::fs::write(&publish_while, serde_json::to_vec(&ORDER)?)?;
             }
             let loaded = load.run().await;
             if publishing {
@@ -55,3 +56,9 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
     report.series = series;
     Ok(report)
 }
+
+/// What the publisher does.
+const ORDER: Order = Order {
+    per_second: 100,
+    watched: false,
+};

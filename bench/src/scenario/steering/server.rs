@@ -11,7 +11,7 @@ use clinch::cli::demo::authority::{Authority, KeyAlgorithm, LeafSpec};
 use crate::bench::{Bench, free_address};
 use crate::machine;
 use crate::peers::Running;
-use crate::process::{Launch, Server};
+use crate::process::{Launch, STARTS_WITHIN, Server};
 
 /// Certificates in a folder, and which core each site may use.
 pub(super) struct Sites {
@@ -100,7 +100,7 @@ pub(super) fn start(bench: &Bench, name: &str, sites: &Sites, steered: bool) -> 
         whole_process: false,
     };
     let mut server = Server::start(&launch)?;
-    server.wait_until_listening(address)?;
+    server.wait_until_listening(address, STARTS_WITHIN)?;
     let running = Running { server, address };
     if steered {
         wait_for_kernel(bench, &running, &configuration)?;
