@@ -5,12 +5,10 @@
 # here (paths of the machine are in its debug information, which is stripped).
 set -eu
 cd "$(dirname "$0")/.."
-first=$(realpath target/image)
 second=$(mktemp -d)
 trap 'rm -rf "$second"' EXIT
 target=${CARGO_TARGET_DIR:-target}
-. appliance-image/image.lock
-cp "$first/$kernel_package.deb" "$second/"
+first=$(realpath target/image)
 CLINCH_BIN=$target/release/clinch CLINCH_INIT_BIN=$target/x86_64-unknown-linux-gnu/appliance/clinch-init \
     CLINCH_IMAGE_KEYS=$first/keys appliance-image/build.sh "$second"
 (cd "$second" && sha256sum --quiet -c "$first/SHA256SUMS") && echo "the same bytes twice: $(wc -l < "$first/SHA256SUMS") files"

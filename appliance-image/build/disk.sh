@@ -4,6 +4,7 @@
 #   build/disk.sh uefi WORK UKI OUT.img [CONFIG]   GPT: EFI system partition with systemd-boot, state
 #   build/disk.sh bios WORK UKI OUT.img [CONFIG]   MBR: boot partition with syslinux, state
 #   build/disk.sh volume CONFIG OUT.img            a configuration volume, labelled CLINCH
+#   build/disk.sh state CONFIG OUT.img             a state partition that has a configuration in force
 #
 # CONFIG is a folder with machine.toml, clinch.toml and what they name; it becomes the first
 # configuration of the state partition. Identifiers are fixed, so that the same inputs give the same
@@ -109,6 +110,12 @@ volume() {
 
 kind=$1
 if [ "$kind" = volume ]; then volume "$2" "$3"; exit; fi
+if [ "$kind" = state ]; then
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    state "$3" "$2"
+    exit
+fi
 work=$2 uki=$3 out=$4 config=${5-}
 rm -f "$out"
 "$kind"

@@ -10,6 +10,6 @@ out=$1
 mkdir -p "$out/pxe"
 cp "$out/kernel/boot/vmlinuz-$kernel_release" "$out/pxe/vmlinuz"
 cp "$out/clinch.initrd" "$out/pxe/initrd"
-cp "$out/cmdline" "$out/pxe/cmdline"
+cp "$here/cmdline" "$out/pxe/cmdline"
 # shellcheck disable=SC2016 # iPXE's variable
-printf '#!ipxe\nkernel vmlinuz initrd=initrd %s\ninitrd initrd\nboot\n' "$(cat "$out/cmdline")" > "$out/pxe/boot.ipxe"
+printf '#!ipxe\nkernel vmlinuz initrd=initrd %s\ninitrd initrd\nboot\n' "$(cat "$here/cmdline")" > "$out/pxe/boot.ipxe"

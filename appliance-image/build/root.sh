@@ -3,13 +3,15 @@
 #
 #   build/root.sh WORK ROOT CLINCH INIT
 #
-# In it: the init (static), clinch and nft with the libraries they name, the modules of modules.list
-# with what those depend on (decompressed, so that their signatures still fit), CA certificates,
-# two users. No shell, no package manager, nothing to log in with.
+# In it: the init (static in an image that is shipped), clinch and nft with the libraries they name,
+# the modules of modules.list with what those depend on (decompressed, so that their signatures still
+# fit), CA certificates, two users. No shell, no package manager, nothing to log in with.
+# $CLINCH_IMAGE_MODULES is another list.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 work=$1 root=$2 clinch=$3 init=$4
 . "$here/image.lock"
+modules=${CLINCH_IMAGE_MODULES:-$here/modules.list}
 
 rm -rf "$root"
 for dir in bin dev etc/ssl/certs proc run sys tmp state volume boot efi lib64 usr var/cache/clinch; do mkdir -p "$root/$dir"; done
@@ -19,7 +21,7 @@ strip "$root/init" "$root/bin/clinch"
 install -m 755 /usr/sbin/nft "$root/bin/nft"
 
 # Libraries where the loader of this glibc looks for them.
-ldd "$clinch" /usr/sbin/nft | awk '$2 == "=>" && $3 ~ /^\// { print $3 } $1 ~ /^\/lib64/ { print $1 }' | sort -u | while read -r library; do
+{ ldd "$clinch" /usr/sbin/nft "$init" 2>/dev/null || true; } | awk '$2 == "=>" && $3 ~ /^\// { print $3 } $1 ~ /^\/lib64/ { print $1 }' | sort -u | while read -r library; do
     case $library in
         /lib64/*) install -D -m 755 "$(readlink -f "$library")" "$root$library" ;;
         *) install -D -m 644 "$(readlink -f "$library")" "$root/lib/x86_64-linux-gnu/$(basename "$library")" ;;
@@ -44,7 +46,7 @@ cp "$work/os-release" "$root/etc/os-release"
 all=$work/kernel/lib/modules/$kernel_release
 mine=$root/lib/modules/$kernel_release
 mkdir -p "$mine"
-sed -e 's/#.*//' -e 's/^now  *//' "$here/modules.list" | awk 'NF { print $1 }' | awk -v dep="$all/modules.dep" '
+sed -e 's/#.*//' -e 's/^now  *//' "$modules" | awk 'NF { print $1 }' | awk -v dep="$all/modules.dep" '
     function plain(path) { sub(/.*\//, "", path); sub(/\.ko.*/, "", path); gsub(/-/, "_", path); return path }
     BEGIN {
         while ((getline line < dep) > 0) {
@@ -71,4 +73,4 @@ cp "$all/modules.builtin" "$all/modules.order" "$mine/"
 [ ! -e "$all/modules.builtin.modinfo" ] || cp "$all/modules.builtin.modinfo" "$mine/"
 depmod -b "$root" "$kernel_release"
 (cd "$mine" && rm -f modules.*.bin modules.symbols modules.devname modules.builtin* modules.order)
-sed -n 's/#.*//; s/^now  *\([^ ]*\).*/\1/p' "$here/modules.list" > "$root/etc/modules-now"
+sed -n 's/#.*//; s/^now  *\([^ ]*\).*/\1/p' "$modules" > "$root/etc/modules-now"

@@ -1,19 +1,16 @@
 #!/bin/sh
-# Packs a root folder into an initrd, and kernel, initrd and command line into one signed EFI program.
+# Packs kernel, initrd and command line into one signed EFI program.
 #
-#   build/uki.sh WORK ROOT OUT.efi      also leaves OUT.initrd
+#   build/uki.sh WORK OUT.efi      takes OUT.initrd, which initrd.sh made; leaves OUT.efi.unsigned too
 #
-# The same inputs give the same bytes: times are fixed, the order is sorted, the signature is made at
-# a fixed time. $CLINCH_INITRD_LEVEL is the level of compression (19).
+# The same inputs give the same bytes: addresses are fixed, the signature is made at a fixed time.
+# More bytes than the image may have are an error.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
-work=$1 root=$2 out=$3
+work=$1 out=$2
 . "$here/image.lock"
 initrd=${out%.efi}.initrd
 stub=/usr/lib/systemd/boot/efi/linuxx64.efi.stub
-
-find "$root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-(cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc --reproducible --owner=0:0 | zstd -q -"${CLINCH_INITRD_LEVEL:-19}" -T1) > "$initrd"
 
 cp "$here/cmdline" "$work/cmdline"
 printf '%s' "$kernel_release" > "$work/uname"
@@ -36,8 +33,4 @@ for offset in $((pe + 8)) $((pe + 88)); do
     printf '\000\000\000\000' | dd of="$out.unsigned" bs=1 seek="$offset" conv=notrunc status=none
 done
 faketime -f '2024-01-01 00:00:00' sbsign --key "$work/keys/db.key" --cert "$work/keys/db.crt" --output "$out" "$out.unsigned" >/dev/null 2>&1
-size=$(stat -c %s "$out")
-if [ "$size" -gt $((24 * 1024 * 1024)) ]; then
-    echo "$out has $size bytes, more than the 24 MiB it may have" >&2
-    exit 1
-fi
+"$here/build/size.sh" "$out"
