@@ -1,12 +1,21 @@
 #!/bin/sh
-# Boots the image in QEMU, one machine at a time: appliance-image/test.sh [NAME OF A TEST]
+# Boots the image in QEMU, one machine at a time: appliance-image/test.sh [PART OF A TEST'S NAME]
 #
-# Emulated (TCG): /dev/kvm may be there and not work, and figures of an emulated machine are none.
+# Emulated (TCG): /dev/kvm may be there and not work, and figures of an emulated machine are none. The
+# tests are in tests/tests/appliance; to add one, add a function there.
 set -eu
 cd "$(dirname "$0")/.."
-CLINCH_IMAGE=${CLINCH_IMAGE:-$(realpath "${CARGO_TARGET_DIR:-target}/image")}
-CLINCH_APPLIANCE=$(realpath "${CARGO_TARGET_DIR:-target}/x86_64-unknown-linux-gnu/appliance/clinch-appliance")
-export CLINCH_IMAGE CLINCH_APPLIANCE
+target=${CARGO_TARGET_DIR:-target}
+CLINCH_IMAGE=${CLINCH_IMAGE:-$(realpath "$target/image")}
+built=$(realpath "$target/x86_64-unknown-linux-gnu/appliance")
+CLINCH_APPLIANCE=$built/clinch-appliance
+CLINCH_HUNG=$built/examples/hung
+export CLINCH_IMAGE CLINCH_APPLIANCE CLINCH_HUNG
+
+# What the tests put into a machine besides the image, with the flags of build.sh.
+RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' \
+    cargo build --profile appliance --locked --quiet -p clinch-init --example hung --target x86_64-unknown-linux-gnu
+
 rm -f "$CLINCH_IMAGE/boot-times.txt"
-cargo test --locked -p clinch-tests --test appliance -- --test-threads 1 "$@"
+cargo test --workspace --locked --test appliance -- --test-threads 1 --nocapture "$@"
 [ ! -e "$CLINCH_IMAGE/boot-times.txt" ] || cat "$CLINCH_IMAGE/boot-times.txt"

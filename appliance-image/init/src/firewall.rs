@@ -2,7 +2,8 @@
 //!
 //! In: the listeners, the admin interface from its networks, and what the machine needs to live
 //! (ICMP, answers to its own connections, DHCP). Out: the egress user reaches resolvers and the
-//! addresses of the configuration, nothing else. No connection is tracked: that table would be the
+//! addresses of the configuration, nothing else; where `clinch firewall apply` keeps the pin
+//! ([`crate::keeper`]), that has rules of its own for it. No connection is tracked: that table would be the
 //! first thing that a flood fills. [`render`] is pure; [`apply`] hands the rules to `nft` as one
 //! transaction, so there is no moment without them.
 
@@ -28,6 +29,8 @@ pub struct Plan<'a> {
     pub resolvers: &'a [IpAddr],
     /// Ports that clinch listens on.
     pub ports: &'a BTreeSet<u16>,
+    /// Whether the egress pin is kept by `clinch firewall apply`.
+    pub kept: bool,
 }
 
 /// Loads the rules.
@@ -46,7 +49,7 @@ pub fn render(plan: &Plan<'_>) -> String {
     );
     inbound(&mut text, plan);
     text.push_str("  chain forward { type filter hook forward priority filter; policy drop; }\n");
-    if plan.machine.pinned {
+    if plan.machine.pinned && !plan.kept {
         outbound(&mut text, plan);
     }
     text.push_str("}\n");
@@ -72,13 +75,26 @@ fn inbound(text: &mut String, plan: &Plan<'_>) {
         }
     }
     // Sockets of ours are connected, so an answer from elsewhere finds none.
-    text.push_str("    udp sport { 53, 123 } udp dport 1024-65535 accept\n    udp sport 67 udp dport 68 accept\n");
+    let answering: Vec<String> = answering(plan.machine).iter().map(u16::to_string).collect();
+    let _ = writeln!(
+        text,
+        "    udp sport {{ {} }} udp dport 1024-65535 accept",
+        answering.join(", ")
+    );
+    text.push_str("    udp sport 67 udp dport 68 accept\n");
     text.push_str("    icmp type { echo-request, destination-unreachable, time-exceeded, parameter-problem } limit rate 100/second accept\n");
     text.push_str("    icmpv6 type { echo-request, destination-unreachable, packet-too-big, time-exceeded, parameter-problem } limit rate 100/second accept\n");
     text.push_str("    icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query } ip6 hoplimit 255 accept\n");
     text.push_str(
         "    icmpv6 type mld-listener-query accept\n    counter comment \"refused\"\n  }\n",
     );
+}
+
+/// Ports from which answers come: DNS, NTP, and those of time servers that have another.
+fn answering(machine: &Machine) -> BTreeSet<u16> {
+    let named = machine.time_servers.iter();
+    let others = named.filter_map(|server| Some(server.parse::<SocketAddr>().ok()?.port()));
+    others.chain([53, 123]).collect()
 }
 
 fn outbound(text: &mut String, plan: &Plan<'_>) {
@@ -122,11 +138,16 @@ mod tests {
     use super::*;
 
     fn rules(machine: &str) -> String {
+        rules_with(machine, false)
+    }
+
+    fn rules_with(machine: &str, kept: bool) -> String {
         let machine = Machine::parse(machine).unwrap();
         render(&Plan {
             machine: &machine,
             resolvers: &["10.0.2.3".parse().unwrap()],
             ports: &BTreeSet::from([443, 8443]),
+            kept,
         })
     }
 
@@ -150,6 +171,14 @@ mod tests {
             assert!(pinned.contains(part), "{part} in {pinned}");
         }
         assert!(!rules("[egress]\npinned = false").contains("skuid"));
+        assert!(!rules_with("", true).contains("skuid"));
+    }
+
+    #[test]
+    fn answers_come_from_the_ports_of_time_servers_too() {
+        assert!(rules("").contains("udp sport { 53, 123 } udp dport 1024-65535 accept"));
+        let other = rules("[time]\nservers = ['192.0.2.1:1123', 'time.example']");
+        assert!(other.contains("udp sport { 53, 123, 1123 }"));
     }
 
     #[test]

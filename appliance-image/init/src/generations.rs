@@ -1,7 +1,7 @@
 //! Configurations, one folder each, and which of them is in force.
 //!
-//! `ROOT/generations/N` holds `machine.toml`, `clinch.toml` and what they name; the link
-//! `ROOT/current` points to the one that is known to serve. A new one is copied beside it, tried, and
+//! `ROOT/generations/N` holds `machine.toml`, `clinch.toml` and what they name, or all of that sealed in
+//! one file; the link `ROOT/current` points to the one that is known to serve. A new one is copied beside it, tried, and
 //! only then linked: a crash, a power cut or a refusal on the way leaves the old one in force.
 
 use std::fs::{self, File, Permissions};
@@ -10,6 +10,8 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+
+use crate::sealed::Files;
 
 /// The configurations below one folder.
 #[derive(Clone, Debug)]
@@ -39,14 +41,51 @@ impl Generations {
 
     /// Copies a folder to a new generation, owned by the user that clinch becomes. It is not in force.
     pub fn stage(&self, from: &Path, owner: Option<u32>) -> io::Result<u64> {
-        let number = self.newest() + 1;
-        let unfinished = self.root.join("generations").join("unfinished");
-        if unfinished.exists() {
-            fs::remove_dir_all(&unfinished)?;
+        let unfinished = self.unfinished()?;
+        copy_to(from, &unfinished, owner, LARGEST)?;
+        self.finish(&unfinished)
+    }
+
+    /// Keeps a sealed configuration as a new generation, with the digest of what was sealed. It is
+    /// not in force.
+    pub fn keep_sealed(&self, bytes: &[u8], digest: &str) -> io::Result<u64> {
+        let unfinished = self.unfinished()?;
+        fs::create_dir_all(&unfinished)?;
+        for (name, bytes) in [(SEALED, bytes), (SOURCE, digest.as_bytes())] {
+            let path = unfinished.join(name);
+            fs::write(&path, bytes)?;
+            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+            File::open(&path)?.sync_all()?;
         }
-        let mut budget = LARGEST;
-        copy(from, &unfinished, owner, &mut budget, 0)?;
-        fs::rename(&unfinished, self.folder(number))?;
+        File::open(&unfinished)?.sync_all()?;
+        self.finish(&unfinished)
+    }
+
+    /// The bytes of a generation that is sealed.
+    pub fn sealed(&self, number: u64) -> Option<Vec<u8>> {
+        fs::read(self.folder(number).join(SEALED)).ok()
+    }
+
+    /// Digest of the folder that a generation was made of.
+    pub fn source(&self, number: u64) -> Option<String> {
+        let folder = self.folder(number);
+        match folder.join(SEALED).exists() {
+            true => fs::read_to_string(folder.join(SOURCE)).ok(),
+            false => digest(&folder).ok(),
+        }
+    }
+
+    fn unfinished(&self) -> io::Result<PathBuf> {
+        let folder = self.root.join("generations").join("unfinished");
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        Ok(folder)
+    }
+
+    fn finish(&self, unfinished: &Path) -> io::Result<u64> {
+        let number = self.newest() + 1;
+        fs::rename(unfinished, self.folder(number))?;
         rustix::fs::sync();
         Ok(number)
     }
@@ -124,6 +163,64 @@ fn add(folder: &Path, below: &Path, hash: &mut Sha256, depth: usize) -> io::Resu
     Ok(())
 }
 
+/// Copies a configuration to a folder, owned by the user that clinch becomes, which others cannot read.
+/// More than `largest` bytes are refused.
+pub fn copy_to(from: &Path, to: &Path, owner: Option<u32>, largest: u64) -> io::Result<()> {
+    let mut budget = largest;
+    copy(from, to, owner, &mut budget, 0).map_err(|error| match budget {
+        0 => io::Error::other(format!("a configuration may have {largest} bytes at most")),
+        _ => error,
+    })
+}
+
+/// The files of a folder by their paths in it.
+pub fn files(folder: &Path) -> io::Result<Files> {
+    let mut found = Files::new();
+    collect(folder, Path::new(""), &mut found, 0)?;
+    Ok(found)
+}
+
+fn collect(folder: &Path, below: &Path, into: &mut Files, depth: usize) -> io::Result<()> {
+    for entry in sorted(folder, depth)? {
+        let name = below.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            collect(&entry.path(), &name, into, depth + 1)?;
+        } else {
+            let name = name.to_str().ok_or(io::ErrorKind::InvalidInput)?;
+            into.insert(name.to_owned(), fs::read(entry.path())?);
+        }
+    }
+    Ok(())
+}
+
+/// Writes files to a folder, which is emptied first, as [`copy_to`] does.
+pub fn write_files(folder: &Path, files: &Files, owner: Option<u32>) -> io::Result<()> {
+    let _ = fs::remove_dir_all(folder);
+    make_private(folder, owner)?;
+    for (name, bytes) in files {
+        let name = Path::new(name);
+        let normal = |part| matches!(part, std::path::Component::Normal(_));
+        if !name.components().all(normal) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let parents: Vec<&Path> = name.ancestors().skip(1).collect();
+        for parent in parents.into_iter().rev() {
+            make_private(&folder.join(parent), owner)?;
+        }
+        let path = folder.join(name);
+        fs::write(&path, bytes)?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        chown(&path, owner, owner)?;
+    }
+    Ok(())
+}
+
+fn make_private(folder: &Path, owner: Option<u32>) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    fs::set_permissions(folder, Permissions::from_mode(0o750))?;
+    chown(folder, owner, owner)
+}
+
 fn copy(
     from: &Path,
     to: &Path,
@@ -139,9 +236,10 @@ fn copy(
             copy(&entry.path(), &target, owner, budget, depth + 1)?;
         } else if kind.is_file() {
             let length = entry.metadata()?.len();
-            *budget = budget.checked_sub(length).ok_or_else(|| {
-                io::Error::other(format!("a configuration may have {LARGEST} bytes at most"))
-            })?;
+            *budget = budget.saturating_sub(length);
+            if *budget == 0 {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
             fs::copy(entry.path(), &target)?;
             // Keys among them: clinch refuses those that others may read.
             fs::set_permissions(&target, Permissions::from_mode(0o600))?;
@@ -149,8 +247,7 @@ fn copy(
             File::open(&target)?.sync_all()?;
         }
     }
-    fs::set_permissions(to, Permissions::from_mode(0o750))?;
-    chown(to, owner, owner)?;
+    make_private(to, owner)?;
     File::open(to)?.sync_all()
 }
 
@@ -167,6 +264,9 @@ fn sorted(folder: &Path, depth: usize) -> io::Result<Vec<fs::DirEntry>> {
 
 /// What other systems leave on volumes.
 const UNWANTED: [&str; 3] = ["lost+found", "System Volume Information", ".Trashes"];
+/// All files of a generation in one, sealed; and the digest of what was sealed.
+const SEALED: &str = "sealed";
+const SOURCE: &str = "source";
 /// Bytes of one configuration.
 const LARGEST: u64 = 16 << 20;
 
@@ -224,5 +324,43 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         fs::write(source.join("keys/k"), "changed").unwrap();
         assert_ne!(digest(&folder).unwrap(), digest(&source).unwrap());
+    }
+
+    #[test]
+    fn a_sealed_generation_has_its_bytes_and_the_digest_of_its_source() {
+        let (_dir, generations, source) = place();
+        let digest = digest(&source).unwrap();
+        let number = generations.keep_sealed(b"sealed bytes", &digest).unwrap();
+        assert_eq!(
+            generations.sealed(number).as_deref(),
+            Some(&b"sealed bytes"[..])
+        );
+        assert_eq!(generations.source(number), Some(digest));
+        let plain = generations.stage(&source, None).unwrap();
+        assert_eq!(
+            (generations.sealed(plain), generations.source(plain)),
+            (None, generations.source(number))
+        );
+    }
+
+    #[test]
+    fn files_are_collected_and_written_back_but_never_outside() {
+        let (dir, _, source) = place();
+        let files = files(&source).unwrap();
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["clinch.toml", "keys/k"]);
+        let to = dir.path().join("to");
+        write_files(&to, &files, None).unwrap();
+        assert_eq!(digest(&to).unwrap(), digest(&source).unwrap());
+        for name in ["../x", "/x", "a/../../x"] {
+            let bad = Files::from([(name.to_owned(), Vec::new())]);
+            assert!(write_files(&to, &bad, None).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn more_than_may_be_copied_is_refused() {
+        let (dir, _, source) = place();
+        let error = copy_to(&source, &dir.path().join("to"), None, 1).unwrap_err();
+        assert!(error.to_string().contains("1 bytes at most"), "{error}");
     }
 }

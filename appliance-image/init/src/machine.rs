@@ -26,6 +26,8 @@ pub struct Machine {
     pub egress: Vec<SocketAddr>,
     /// Whether everything else is closed to it.
     pub pinned: bool,
+    /// Whether the configuration is stored sealed by the TPM.
+    pub sealed: bool,
     /// The admin interface; none where nobody may use it.
     pub admin: Option<Admin>,
     /// How the machine proves that it serves.
@@ -103,6 +105,7 @@ impl Default for Machine {
             time_wait: DEFAULT_TIME_WAIT,
             egress: Vec::new(),
             pinned: true,
+            sealed: false,
             admin: None,
             health: Health {
                 address: DEFAULT_HEALTH,
@@ -135,6 +138,7 @@ impl Machine {
             time_wait: duration("time.wait", raw.time.wait, default.time_wait)?,
             egress: raw.egress.allow,
             pinned: raw.egress.pinned,
+            sealed: raw.keys.sealed,
             admin,
             health: Health {
                 address: raw.health.address.unwrap_or(default.health.address),
@@ -196,6 +200,8 @@ struct Raw {
     time: RawTime,
     #[serde(default)]
     egress: RawEgress,
+    #[serde(default)]
+    keys: RawKeys,
     admin: Option<RawAdmin>,
     #[serde(default)]
     health: RawHealth,
@@ -207,6 +213,13 @@ struct RawTime {
     #[serde(default)]
     servers: Vec<String>,
     wait: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawKeys {
+    #[serde(default)]
+    sealed: bool,
 }
 
 #[derive(Deserialize)]
@@ -327,6 +340,12 @@ mod tests {
     fn an_empty_file_is_a_machine_by_dhcp_with_its_egress_pinned() {
         let machine = Machine::parse("").unwrap();
         assert!(machine.interfaces.is_empty() && machine.pinned && machine.admin.is_none());
+    }
+
+    #[test]
+    fn keys_are_sealed_where_it_is_asked_for() {
+        assert!(Machine::parse("[keys]\nsealed = true").unwrap().sealed);
+        assert!(!Machine::parse("[keys]").unwrap().sealed);
     }
 
     #[test]

@@ -117,9 +117,11 @@ impl Modules {
     }
 }
 
-/// Forbids the kernel to load any further module, for good.
+/// Forbids the kernel to load any further module, for good. The files, of no use from then on, give
+/// their memory back: the root lies in it.
 pub fn lock() -> std::io::Result<()> {
-    fs::write("/proc/sys/kernel/modules_disabled", "1")
+    fs::write("/proc/sys/kernel/modules_disabled", "1")?;
+    fs::remove_dir_all("/lib/modules")
 }
 
 fn name_of(file: &str) -> String {

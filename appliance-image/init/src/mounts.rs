@@ -53,7 +53,30 @@ pub fn firmware() {
     }
 }
 
-/// Whether a block device is mounted at `target`, and how.
+/// Mounts memory that only root and clinch may look into, once.
+pub fn memory(target: &str) -> Result<(), Errno> {
+    if is_mounted(target) {
+        return Ok(());
+    }
+    let bare = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    std::fs::create_dir_all(target).map_err(|_| Errno::IO)?;
+    mount(
+        "tmpfs",
+        target,
+        "tmpfs",
+        bare,
+        Some(c"mode=755,size=16m,noswap"),
+    )
+}
+
+fn is_mounted(target: &str) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts
+        .lines()
+        .any(|line| line.split(' ').nth(1) == Some(target))
+}
+
+/// Mounts a block device at `target`.
 pub fn device(
     device: &Path,
     target: &str,

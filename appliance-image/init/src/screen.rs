@@ -52,7 +52,7 @@ pub fn start(facts: Facts, network: Network, clinch: Clinch, children: Children)
 }
 
 /// `clinch status` as JSON; null where it does not answer.
-fn status(children: &Children, clinch: &Clinch) -> serde_json::Value {
+pub fn status(children: &Children, clinch: &Clinch) -> serde_json::Value {
     if !clinch.is_ready() {
         return serde_json::Value::Null;
     }
@@ -62,6 +62,11 @@ fn status(children: &Children, clinch: &Clinch) -> serde_json::Value {
     said.ok()
         .and_then(|text| serde_json::from_str(&text).ok())
         .unwrap_or_default()
+}
+
+/// How connections are brought to cores, in a word.
+pub fn steering(status: &serde_json::Value) -> &str {
+    status["steering_mode"].as_str().unwrap_or("unknown")
 }
 
 fn steady(facts: &Facts, network: &Network, clinch: &Clinch, status: &serde_json::Value) -> String {
@@ -88,7 +93,7 @@ fn steady(facts: &Facts, network: &Network, clinch: &Clinch, status: &serde_json
         text,
         "clinch {phase}, started {} times, steering {}",
         clinch.starts(),
-        status["steering_mode"].as_str().unwrap_or("unknown")
+        steering(status)
     );
     for certificate in status["control"]["certificates"]
         .as_array()

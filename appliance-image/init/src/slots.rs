@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::system::uname;
 
+use crate::{mounts, volumes};
+
 /// One system on the boot partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
@@ -148,6 +150,19 @@ impl Slots {
         rustix::fs::sync();
         Ok(())
     }
+}
+
+/// Does something with the boot partition mounted.
+pub fn on_boot_partition<T>(work: impl FnOnce(&Slots) -> Result<T, String>) -> Result<T, String> {
+    let volume = volumes::all()
+        .into_iter()
+        .find(|volume| volumes::BOOT.contains(&volume.label.as_str()));
+    let volume = volume.ok_or("there is no boot partition")?;
+    mounts::device(&volume.device, mounts::BOOT, volume.kind, false)
+        .map_err(|error| format!("{}: {error}", volume.device.display()))?;
+    let done = work(&Slots::on(Path::new(mounts::BOOT)));
+    mounts::release(mounts::BOOT);
+    done
 }
 
 /// The slot that the machine runs from, as the firmware's variables tell; `None` where it was not

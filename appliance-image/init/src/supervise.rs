@@ -161,6 +161,8 @@ pub struct Served {
     pub first: Option<SocketAddr>,
     /// First name of the first site.
     pub name: Option<String>,
+    /// Whether `clinch firewall apply` keeps the egress pin.
+    pub kept: bool,
 }
 
 /// Reads what is served, and checks what the image demands of `clinch.toml`: that clinch and its
@@ -194,6 +196,7 @@ pub fn served(folder: &Path) -> Result<Served, String> {
         ports: addresses.iter().map(SocketAddr::port).collect(),
         first: addresses.first().map(|address| reachable(*address)),
         name: names.and_then(|names| names.first().map(|name| name.replacen('*', "probe", 1))),
+        kept: table.contains_key("firewall"),
     })
 }
 
@@ -220,7 +223,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 /// Passes lines to the console, in pieces of bounded length.
-fn pass_lines(from: impl Read) {
+pub fn pass_lines(from: impl Read) {
     const LONGEST_LINE: u64 = 4096;
     let mut reader = BufReader::new(from);
     loop {
@@ -268,6 +271,9 @@ mod tests {
         assert_eq!(found.ports, BTreeSet::from([443, 8443]));
         assert_eq!(found.first, Some("127.0.0.1:8443".parse().unwrap()));
         assert_eq!(found.name.as_deref(), Some("probe.example.com"));
+        assert!(!found.kept);
+        write("user = 'clinch'\n[egress]\nuser = 'clinch-egress'\n[firewall]\n");
+        assert!(served(dir.path()).unwrap().kept);
         write("user = 'clinch'\n");
         assert!(served(dir.path()).unwrap_err().contains("clinch-egress"));
         write("user = 'root'\n");

@@ -20,12 +20,19 @@ pub fn plausible(now: SystemTime, built: SystemTime) -> bool {
 }
 
 /// Asks time servers, at most for `machine.time_wait`, sets the clock, and goes on asking in the
-/// background. Returns what to tell the operator.
-pub fn synchronise(machine: &Machine, network: &Network, built: SystemTime) -> String {
+/// background. Returns what to tell the operator. `waits` is called again and again meanwhile: the wait
+/// may be longer than the hardware watchdog's patience.
+pub fn synchronise(
+    machine: &Machine,
+    network: &Network,
+    built: SystemTime,
+    waits: impl Fn(),
+) -> String {
     let servers = servers(machine, network);
     let mut said = None;
     let deadline = Instant::now() + machine.time_wait;
     while !servers.is_empty() && Instant::now() < deadline {
+        waits();
         match ask_any(&servers) {
             Ok((server, offset)) => {
                 said = Some(format!("set by {server}, {}", set_by(offset)));
