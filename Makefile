@@ -50,7 +50,7 @@ demo: build
 	@$${CARGO_TARGET_DIR:-target}/release/clinch demo $(CLINCH_DEMO_ARGS)
 
 test:
-	@tests/bootstrap.sh build demo test
+	@tests/bootstrap.sh build demo test image-quick
 	@tests/run.sh
 
 ebpf:

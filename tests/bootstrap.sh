@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what a purpose needs and the machine lacks, and says what. Debian 12, as root.
 #
-#   tests/bootstrap.sh build|demo|test|matrix|fuzz|bench|newest|ebpf-kernels|image|image-test ...
+#   tests/bootstrap.sh build|demo|test|matrix|fuzz|bench|newest|ebpf-kernels|image|image-quick|image-test ...
 #
 # Looks first, so that it is quick and offline when nothing is missing. Package services (nginx,
 # HAProxy) are neither started nor enabled: the tests start such programs themselves.
@@ -18,8 +18,9 @@ wanted() {
         newest) echo debootstrap ;;
         image) echo systemd-boot-efi mtools dosfstools e2fsprogs fdisk cpio zstd xz-utils kmod binutils sbsigntool efitools faketime syslinux syslinux-common nftables openssl ca-certificates ;;
         ebpf-kernels) echo qemu-system-x86 cpio kmod binutils ;;
-        image-test) echo qemu-system-x86 ovmf openssl ;;
-        *) echo "tests/bootstrap.sh: unknown purpose '$1' (build, demo, test, matrix, fuzz, bench, newest, ebpf-kernels, image or image-test)" >&2; exit 2 ;;
+        image-quick) echo qemu-system-x86 mtools dosfstools e2fsprogs cpio zstd xz-utils kmod binutils nftables openssl ca-certificates ;;
+        image-test) echo qemu-system-x86 ipxe-qemu ovmf swtpm openssl ;;
+        *) echo "tests/bootstrap.sh: unknown purpose '$1' (build, demo, test, matrix, fuzz, bench, newest, ebpf-kernels, image, image-quick or image-test)" >&2; exit 2 ;;
     esac
 }
 

@@ -130,6 +130,11 @@ impl Responder {
         responder
     }
 
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// Changes how requests are treated from now on.
     pub fn set(&self, mode: Mode) {
         let refused = mode == Mode::Refused;
