@@ -13,6 +13,7 @@ use hyper::client::conn::http1;
 use hyper::header::HOST;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::{AdminAddress, Config};
@@ -64,6 +65,14 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
 }
 
+impl Answer {
+    /// Reads the JSON of the body.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        serde_json::from_slice(&self.body)
+            .context("the answer is not that of this version of clinch")
+    }
+}
+
 impl Target {
     /// Makes one request.
     pub(super) fn ask(&self, method: Method, path: &str) -> anyhow::Result<Answer> {
@@ -76,6 +85,15 @@ impl Target {
                 .await
                 .with_context(|| format!("{address} did not answer within {PATIENCE:?}"))?
         })
+    }
+
+    /// Asks for something that is there whenever a process runs.
+    pub(super) fn ask_for(&self, path: &str) -> anyhow::Result<Answer> {
+        let answer = self.ask(Method::GET, path)?;
+        if answer.status != StatusCode::OK {
+            bail!("the admin interface answered {}", answer.status);
+        }
+        Ok(answer)
     }
 
     fn address(&self) -> anyhow::Result<Where> {

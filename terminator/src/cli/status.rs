@@ -5,8 +5,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail};
-use hyper::{Method, StatusCode};
+use anyhow::Context;
 
 use super::admin::Target;
 use crate::clock;
@@ -34,16 +33,12 @@ pub(super) struct Args {
 
 /// Asks and prints.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let answer = args.target.ask(Method::GET, "/status")?;
-    if answer.status != StatusCode::OK {
-        bail!("the admin interface answered {}", answer.status);
-    }
+    let answer = args.target.ask_for("/status")?;
     if args.json {
         std::io::stdout().write_all(&answer.body)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let report = serde_json::from_slice(&answer.body)
-        .context("the answer is not that of this version of clinch; --json prints it as it is")?;
+    let report = answer.read().context("--json prints it as it is")?;
     std::io::stdout().write_all(page(&report, clock::now()).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,8 +3,6 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
-use hyper::{Method, StatusCode};
 
 use super::admin::Target;
 use crate::observability::report::Report;
@@ -41,12 +39,7 @@ struct Show {
 /// Asks for the status and prints its part about steering.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Command::Show(show) = &args.command;
-    let answer = show.target.ask(Method::GET, "/status")?;
-    if answer.status != StatusCode::OK {
-        bail!("the admin interface answered {}", answer.status);
-    }
-    let report: Report = serde_json::from_slice(&answer.body)
-        .context("the answer is not that of this version of clinch")?;
+    let report: Report = show.target.ask_for("/status")?.read()?;
     if show.json {
         let value = serde_json::json!({
             "steering": report.steering,

@@ -5,11 +5,10 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
-use hyper::{Method, StatusCode};
+use hyper::Method;
 
 use super::super::admin::Target;
-use super::{NO_SUCH_NAME, NOTHING, REVOKED, WITHOUT, path, show};
+use super::{NO_SUCH_NAME, NOTHING, REVOKED, WITHOUT, about, show};
 use crate::clock;
 use crate::control::inquiry::{Fetched, Outcome};
 
@@ -44,19 +43,10 @@ pub(super) struct Args {
 
 /// Asks and prints.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let answer = args
-        .target
-        .ask(Method::POST, &path("/ocsp/fetch", &args.name))?;
-    match answer.status {
-        StatusCode::OK => {}
-        StatusCode::NOT_FOUND => {
-            eprintln!("clinch: no site or certificate has the name {}", args.name);
-            return Ok(ExitCode::from(NO_SUCH_NAME));
-        }
-        status => bail!("the admin interface answered {status}"),
-    }
-    let fetched: Vec<Fetched> = serde_json::from_slice(&answer.body)
-        .context("the answer is not that of this version of clinch")?;
+    let Some(answer) = about(&args.target, Method::POST, "/ocsp/fetch", &args.name)? else {
+        return Ok(ExitCode::from(NO_SUCH_NAME));
+    };
+    let fetched: Vec<Fetched> = answer.read()?;
     let text = match args.json {
         true => answer.body.to_vec(),
         false => fetched.iter().map(page).collect::<String>().into_bytes(),

@@ -10,6 +10,11 @@ mod verify;
 
 use std::process::ExitCode;
 
+use anyhow::bail;
+use hyper::{Method, StatusCode};
+
+use super::admin::{Answer, Target};
+
 /// See what is stapled and why, ask a responder now, judge a response.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -44,9 +49,24 @@ const NOTHING: u8 = 5;
 /// Nothing has that name.
 const NO_SUCH_NAME: u8 = 8;
 
-/// A path of the admin interface with a name in its query.
-fn path(path: &str, name: &str) -> String {
+/// Asks about a name; `None`, and says so, if nothing has it.
+fn about(
+    target: &Target,
+    method: Method,
+    path: &str,
+    name: &str,
+) -> anyhow::Result<Option<Answer>> {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.append_pair("name", name);
-    format!("{path}?{}", query.finish())
+    let answer = target.ask(method, &format!("{path}?{}", query.finish()))?;
+    match answer.status {
+        StatusCode::OK => Ok(Some(answer)),
+        StatusCode::NOT_FOUND => {
+            eprintln!(
+                "clinch: no site or certificate has the name {name}; `clinch ocsp show` lists what there is"
+            );
+            Ok(None)
+        }
+        status => bail!("the admin interface answered {status}"),
+    }
 }

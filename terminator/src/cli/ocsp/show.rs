@@ -5,8 +5,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use anyhow::{Context, bail};
-use hyper::{Method, StatusCode};
+use anyhow::Context;
 
 use super::super::admin::Target;
 use super::super::status::{table, until};
@@ -44,12 +43,7 @@ pub(super) struct Args {
 
 /// Asks and prints.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let answer = args.target.ask(Method::GET, "/status")?;
-    if answer.status != StatusCode::OK {
-        bail!("the admin interface answered {}", answer.status);
-    }
-    let report: Report = serde_json::from_slice(&answer.body)
-        .context("the answer is not that of this version of clinch")?;
+    let report: Report = args.target.ask_for("/status")?.read()?;
     let control = report
         .control
         .context("control does not answer: nothing is known of the certificates")?;
