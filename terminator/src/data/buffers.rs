@@ -186,7 +186,7 @@ const SMALL: usize = 4 * 1024;
 const MIDDLE: usize = 18 * 1024 + 64;
 
 /// Plaintext of a full record (RFC 8446 section 5.1).
-const RECORD_PLAINTEXT: usize = 16 * 1024;
+pub(super) const RECORD_PLAINTEXT: usize = 16 * 1024;
 
 /// What sealing adds to a record at most: header 5, explicit nonce 8, tag 16, content type 1, and
 /// room to spare for a key update that goes before.

@@ -53,6 +53,9 @@ pub(super) async fn handshake(
     mut input: Chunk,
 ) -> Result<Box<Established>, HandshakeFailure> {
     let mut received = input.len();
+    // A steered connection exists only once its ClientHello is there, and on a busy worker the others
+    // have theirs as well when their turn comes.
+    let mut pace = Pace::Prompt;
     let chosen = loop {
         match choose(core, listener, &input) {
             Some(Ok(chosen)) => break chosen,
@@ -60,7 +63,7 @@ pub(super) async fn handshake(
                 input.release(&core.buffers);
                 return Err(refuse(core, watch, refusal).await);
             }
-            None => more(core, watch, &mut input, &mut received).await?,
+            None => more(core, watch, &mut input, &mut received, &mut pace).await?,
         }
     };
     establish(core, watch, chosen, input, received).await
@@ -121,7 +124,8 @@ async fn establish(
                 name,
             }));
         }
-        more(core, watch, &mut input, &mut received).await?;
+        let pace = &mut Pace::Single;
+        more(core, watch, &mut input, &mut received, pace).await?;
     }
 }
 
@@ -131,8 +135,9 @@ async fn more(
     watch: &Watch,
     input: &mut Chunk,
     received: &mut usize,
+    pace: &mut Pace,
 ) -> Result<(), HandshakeFailure> {
-    let result = receive(core, watch.client(), input, &mut Pace::Single).await;
+    let result = receive(core, watch.client(), input, pace).await;
     let failure = match result {
         Ok(0) | Err(_) => vanished(watch),
         Ok(n) => {

@@ -3,33 +3,58 @@
 use std::io;
 use std::net::Shutdown;
 
-use super::buffers::Chunk;
+use super::buffers::{Chunk, RECORD_PLAINTEXT};
 use super::core::Core;
 use crate::sys::uring::{Behind, Socket};
 
-/// How much to receive at once: much, where the last receive took all that it had room for.
+/// How to receive: with a wait before, where nothing is expected to be there yet, and how much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Pace {
-    /// What a small buffer takes.
+    /// Wait, then take what a small buffer holds.
     #[default]
     Single,
-    /// What a large buffer takes.
+    /// Take what a small buffer holds, and wait only if there is nothing.
+    Prompt,
+    /// Wait, then take what a large buffer holds: the last receive brought a record or more.
+    Steady,
+    /// Take what a large buffer holds, and wait only if there is nothing: the last receive took all
+    /// that it had room for.
     Bulk,
 }
 
 impl Pace {
+    fn waits(self) -> bool {
+        matches!(self, Self::Single | Self::Steady)
+    }
+
     fn wanted(self, core: &Core, held: usize) -> usize {
         match self {
-            Self::Single => 1,
-            Self::Bulk => core.buffers.bulk().saturating_sub(held).max(1),
+            Self::Single | Self::Prompt => 1,
+            Self::Steady | Self::Bulk => core.buffers.bulk().saturating_sub(held).max(1),
+        }
+    }
+
+    /// After a receive that had room for `room` bytes and brought `n`.
+    fn after(n: usize, room: usize) -> Self {
+        match n {
+            _ if n == room => Self::Bulk,
+            RECORD_PLAINTEXT.. => Self::Steady,
+            _ => Self::Single,
+        }
+    }
+
+    /// After a receive that found nothing.
+    fn in_vain(self) -> Self {
+        match self {
+            Self::Single | Self::Prompt => Self::Single,
+            Self::Steady | Self::Bulk => Self::Steady,
         }
     }
 }
 
 /// Receives once into `chunk`, behind what it holds; 0 is the end of the stream.
 ///
-/// Waits without a buffer: memory is taken when there are bytes to put there. In bulk it asks the
-/// socket first, as more is most likely there already.
+/// Waits without a buffer: memory is taken when there are bytes to put there.
 pub(super) async fn receive(
     core: &Core,
     socket: &Socket,
@@ -37,7 +62,7 @@ pub(super) async fn receive(
     pace: &mut Pace,
 ) -> io::Result<usize> {
     loop {
-        if *pace == Pace::Single {
+        if pace.waits() {
             chunk.release_if_empty(&core.buffers);
             socket.readable().await?;
         }
@@ -46,10 +71,10 @@ pub(super) async fn receive(
         match socket.recv_now(&mut room[..len]) {
             Ok(n) => {
                 chunk.filled(n);
-                *pace = if n == len { Pace::Bulk } else { Pace::Single };
+                *pace = Pace::after(n, len);
                 return Ok(n);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => *pace = Pace::Single,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => *pace = pace.in_vain(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -89,5 +114,26 @@ fn send_before(
         chunk.returned(buffer);
         chunk.release(&core.buffers);
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_follows_what_the_last_receive_brought() {
+        assert_eq!(Pace::after(4096, 4096), Pace::Bulk);
+        assert_eq!(Pace::after(100, 4096), Pace::Single);
+        assert_eq!(Pace::after(20_000, 262_144), Pace::Steady);
+        assert_eq!(Pace::after(100, 262_144), Pace::Single);
+    }
+
+    #[test]
+    fn a_receive_in_vain_is_followed_by_a_wait() {
+        for pace in [Pace::Single, Pace::Prompt, Pace::Steady, Pace::Bulk] {
+            assert!(pace.in_vain().waits());
+        }
+        assert_eq!(Pace::Bulk.in_vain(), Pace::Steady);
     }
 }

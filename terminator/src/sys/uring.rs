@@ -225,8 +225,6 @@ impl<D> OneshotOutputTransform for Discard<D> {
     fn transform_oneshot_output(self, _: D, _: cqueue::Entry) {}
 }
 
-/// Submits one operation. `data` must own everything that `entry` points to, at a stable address.
-///
 /// What follows the bytes of a [`Socket::send_all`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behind {
@@ -236,6 +234,8 @@ pub enum Behind {
     Fin,
 }
 
+/// Submits one operation. `data` must own everything that `entry` points to, at a stable address.
+///
 /// Not an `async fn`: that would keep `data` and `entry` once more beside the operation, in the
 /// memory of every connection that waits.
 fn submit<D: Unpin + 'static>(data: D, entry: squeue::Entry) -> InFlightOneshot<D, Keep<D>> {
