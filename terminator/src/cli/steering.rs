@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-
 use super::admin::Target;
 use crate::observability::report::Report;
 
