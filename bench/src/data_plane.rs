@@ -48,20 +48,40 @@ pub struct Order {
     pub watched: bool,
 }
 
-/// How long after a publish began every worker served from it, µs. Workers are looked at about
-/// every 80 µs, so that much may be too much.
+/// How long after a publish began workers served from it, µs. They are looked at about every 80 µs, so
+/// that much may be too much.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Adoption {
     /// Publishes watched.
     pub count: u64,
+    /// Until the first worker did, which has connections.
+    pub serving: Times,
+    /// Until every worker did.
+    pub all: Times,
+    /// The publish itself, before any worker is looked at.
+    pub publish: Times,
+}
+
+/// Of some publishes, µs.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Times {
     /// Median.
     pub p50: f64,
     /// 99 of 100.
     pub p99: f64,
     /// The slowest.
     pub most: f64,
-    /// Median of the publish itself, before any worker is looked at.
-    pub publish_p50: f64,
+}
+
+impl Times {
+    fn of(nanos: &Histogram<u64>) -> Self {
+        let us = |q: f64| nanos.value_at_quantile(q) as f64 / 1000.0;
+        Self {
+            p50: us(0.5),
+            p99: us(0.99),
+            most: us(1.0),
+        }
+    }
 }
 
 impl Adoption {
@@ -112,7 +132,8 @@ pub fn run(setup: &Setup) -> Result<()> {
         })?);
     }
     while running.iter().all(|worker| !worker.ended()) {
-        std::thread::sleep(Duration::from_millis(5));
+        // So seldom that the process counts as at rest meanwhile.
+        std::thread::sleep(Duration::from_millis(25));
         if let Some(order) = order(&setup.publish_while) {
             obey(&mut publisher, order, &setup.publish_while)?;
         }
@@ -128,6 +149,7 @@ fn order(publish_while: &Path) -> Option<Order> {
 /// Publishes until the file is gone.
 fn obey(publisher: &mut Publisher, order: Order, publish_while: &Path) -> Result<()> {
     let mut took = Histogram::<u64>::new(3)?;
+    let mut serving = Histogram::<u64>::new(3)?;
     let mut adopted = Histogram::<u64>::new(3)?;
     let mut due = Instant::now();
     let mut certificate = 0;
@@ -139,21 +161,29 @@ fn obey(publisher: &mut Publisher, order: Order, publish_while: &Path) -> Result
         let generation = publish(publisher, certificate)?;
         took.record(begun.elapsed().as_nanos() as u64)?;
         if order.watched {
+            let mut first = None;
             while publisher.adopted().any(|at| at < generation) {
+                if publisher
+                    .adopted()
+                    .next()
+                    .is_some_and(|at| at >= generation)
+                {
+                    first = first.or_else(|| Some(begun.elapsed()));
+                }
                 ensure!(begun.elapsed() < STUCK, "a worker takes no snapshot");
                 std::thread::sleep(GLANCE);
             }
+            let first = first.unwrap_or_else(|| begun.elapsed());
+            serving.record(first.as_nanos() as u64)?;
             adopted.record(begun.elapsed().as_nanos() as u64)?;
         }
     }
     if order.watched {
-        let us = |of: &Histogram<u64>, q: f64| of.value_at_quantile(q) as f64 / 1000.0;
         let adoption = Adoption {
             count: adopted.len(),
-            p50: us(&adopted, 0.5),
-            p99: us(&adopted, 0.99),
-            most: adopted.max() as f64 / 1000.0,
-            publish_p50: us(&took, 0.5),
+            serving: Times::of(&serving),
+            all: Times::of(&adopted),
+            publish: Times::of(&took),
         };
         // As a whole, since somebody waits for it.
         let path = Adoption::path(publish_while);

@@ -96,7 +96,7 @@ fn percentiles(run: &str, runs: &[LoadReport]) -> String {
         .collect();
     let pace = match run {
         "headline-open" => "200 visitors a second, random arrivals",
-        "headline-closed" => "8 clients, each starting again when it has finished",
+        "headline-closed" => "8 clients in a closed loop",
         other => other,
     };
     plot::percentiles(&format!("Until the handshake is trusted: {pace}"), &curves)

@@ -97,7 +97,11 @@ pub fn bars(title: &str, unit: &str, values: &[(String, f64)]) -> String {
     for (index, (label, value)) in values.iter().enumerate() {
         let y = 44 + index * 26;
         let length = value / most * 420.0;
-        let colour = COLOURS[usize::from(!label.starts_with("clinch"))];
+        let colour = if label.starts_with("clinch") {
+            COLOURS[0]
+        } else {
+            OTHERS
+        };
         let _ = write!(
             svg,
             "<text x=\"208\" y=\"{}\" text-anchor=\"end\">{}</text>\
@@ -107,7 +111,7 @@ pub fn bars(title: &str, unit: &str, values: &[(String, f64)]) -> String {
             escape(label),
             222.0 + length,
             y + 14,
-            number(*value)
+            short(*value)
         );
     }
     svg + "</svg>\n"
@@ -254,6 +258,16 @@ fn number(value: f64) -> String {
     grouped(value as u64)
 }
 
+/// Three digits: what a bar's end can be read to.
+fn short(value: f64) -> String {
+    let digits = match value {
+        v if v >= 99.95 => 0,
+        v if v >= 9.995 => 1,
+        _ => 2,
+    };
+    number(format!("{value:.digits$}").parse().unwrap_or(value))
+}
+
 fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let groups: Vec<&str> = digits
@@ -284,6 +298,8 @@ const HIGH: f64 = 300.0;
 const COLOURS: [&str; 6] = [
     "#0b6e4f", "#d1495b", "#00798c", "#edae49", "#6a4c93", "#555555",
 ];
+/// Bars of all but clinch.
+const OTHERS: &str = "#8d99ae";
 const DASHES: [&str; 2] = ["", "stroke-dasharray=\"6 4\""];
 
 /// The last nine that a plot shows.
@@ -309,6 +325,10 @@ mod tests {
         assert_eq!(number(99.999), "99.999");
         assert_eq!(number(1_234_567.0), "1,234,567");
         assert_eq!(percent(0.999), "99.9%");
+        assert_eq!(
+            (short(2.0109), short(43.35)),
+            ("2.01".to_owned(), "43.4".to_owned())
+        );
     }
 
     #[test]

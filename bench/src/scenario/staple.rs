@@ -1,18 +1,25 @@
-//! What a staple costs: two sites of one clinch, alike but for the staple, taking turns.
+//! What a staple costs: two sites of one clinch, alike but for the staple, taking turns. The server's CPU,
+//! and what a visitor waits at a fixed rate, in turns so short and so many that the machine's drift is
+//! the same for both.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use clinch_load::{Arrivals, Pace, Phase, Plan, Revocation};
+use rustls::pki_types::ServerName;
 
-use super::{per_connection, site, tls};
+use super::{per_connection, plan_for, site, tls};
 use crate::bench::Bench;
 use crate::load::Pattern;
-use crate::peers::{self, Variant};
+use crate::peers::{self, Running, Variant};
 use crate::report::Report;
-use crate::rounds::interleave;
+use crate::rounds::{Contender, Sample, interleave};
 
 pub(super) fn run(bench: &Bench) -> Result<Report> {
     let mut report = Report::new(
         "staple",
-        "µs of CPU per connection of one clinch, for its site with a staple and its site without",
+        format!(
+            "one clinch, its site with a staple and its site without: µs of CPU per connection; ms until a \
+             visitor trusts the handshake at {RATE}/s, random arrivals, median of each turn"
+        ),
     );
     let effort = bench.effort.fine();
     let clinch = peers::clinch(bench, &Variant::default())?;
@@ -30,5 +37,49 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
         report.ratios.push(ratio);
         report.series.extend(series);
     }
+    let mut contenders = Vec::new();
+    for staple in [true, false] {
+        let clinch = &clinch;
+        let name = if staple {
+            "p50 with staple"
+        } else {
+            "p50 without staple"
+        };
+        contenders.push(Contender::new(name, move || wait(bench, clinch, staple)));
+    }
+    let series = interleave(effort.rounds, "ms", &mut contenders)?;
+    let ratio = series[0].over(&series[1]);
+    report.promise(ratio.name.clone(), 1.03, ratio.summary.median);
+    report.ratios.push(ratio);
+    report.series.extend(series);
     Ok(report)
 }
+
+fn wait(bench: &Bench, at: &Running, staple: bool) -> Result<Sample> {
+    let pace = Pace::Open {
+        rate: RATE,
+        arrivals: Arrivals::Poisson,
+        most: 2000,
+    };
+    let plan = Plan {
+        names: vec![ServerName::try_from(
+            bench.sites[site(staple)].name.clone(),
+        )?],
+        revocation: if staple {
+            Revocation::Staple
+        } else {
+            Revocation::Ignore
+        },
+        duration: bench.effort.turn / 7,
+        warm_up: bench.effort.turn / 70,
+        ..plan_for(bench, at.address, pace)?
+    };
+    let outcome = bench.generate(&plan)?;
+    let recorder = &outcome.recorder;
+    ensure!(recorder.failures.is_empty(), "{:?}", recorder.failures);
+    let ready = recorder.histogram(Phase::Ready).value_at_quantile(0.5);
+    Ok((ready as f64 / 1e6).into())
+}
+
+/// Visitors a second: no queue adds to the latency.
+const RATE: f64 = 200.0;
