@@ -68,7 +68,7 @@ impl Effort {
         bulk: 64 << 20,
         turn: Duration::from_secs(7),
         certificates: 10_000,
-        patience: Duration::from_secs(120),
+        patience: Duration::from_secs(30),
         sites: 1_000_000,
         held: 50_000,
         refreshed: 400,
