@@ -97,6 +97,7 @@ pub fn run() -> ! {
         version,
         slot,
         trial: chosen.trial,
+        volume: chosen.volume,
     };
     life::live(machinery, facts, network, &watchdog, &tell, &heard)
 }

@@ -22,6 +22,8 @@ use crate::{mounts, say, sealed, slots, volumes};
 pub struct Chosen {
     /// The configuration's number, if it is on trial.
     pub trial: Option<u64>,
+    /// Digest of the volume that brought it, if it is on trial from one.
+    pub volume: Option<String>,
     /// Words for the screen.
     pub words: String,
 }
@@ -39,7 +41,7 @@ pub fn choose(generations: &Generations, children: &Children) -> Chosen {
         match open(generations, trial) {
             Ok(folder) => {
                 use_folder(&folder);
-                return on_trial(trial, String::new());
+                return on_trial(trial, None, String::new());
             }
             Err(reason) => say!("configuration {trial} cannot be tried: {reason}"),
         }
@@ -55,7 +57,9 @@ pub fn choose(generations: &Generations, children: &Children) -> Chosen {
     if let Some(volume) = volumes::labelled(volumes::CONFIG) {
         let device = volume.device.display();
         match from_volume(&volume, generations, children, usable.is_some()) {
-            Ok(Some(number)) => return on_trial(number, format!(", from {device}")),
+            Ok(Some((number, digest))) => {
+                return on_trial(number, Some(digest), format!(", from {device}"));
+            }
             Ok(None) => {}
             Err(reason) => {
                 say!("the configuration of {device} is not used: {reason}");
@@ -76,12 +80,17 @@ pub fn choose(generations: &Generations, children: &Children) -> Chosen {
             format!("none{note}")
         }
     };
-    Chosen { trial: None, words }
+    Chosen {
+        trial: None,
+        volume: None,
+        words,
+    }
 }
 
-fn on_trial(number: u64, whence: String) -> Chosen {
+fn on_trial(number: u64, volume: Option<String>, whence: String) -> Chosen {
     Chosen {
         trial: Some(number),
+        volume,
         words: format!("{number}, on trial{whence}"),
     }
 }
@@ -123,14 +132,14 @@ pub fn change(
     prepare(generations, children, folder, texts, sealed)
 }
 
-/// The number of a new configuration of a volume, in use from now on; `None` where it brings what is
-/// in force already.
+/// Number and digest of a new configuration of a volume, in use from now on; `None` where the volume
+/// brings what is in force, or was in force before an operator sent something newer.
 fn from_volume(
     volume: &volumes::Volume,
     generations: &Generations,
     children: &Children,
     usable: bool,
-) -> Result<Option<u64>, String> {
+) -> Result<Option<(u64, String)>, String> {
     mounts::device(&volume.device, mounts::VOLUME, volume.kind, true)
         .map_err(|error| error.to_string())?;
     let folder = Path::new(mounts::VOLUME);
@@ -138,17 +147,19 @@ fn from_volume(
         .map_err(|error| error.to_string())
         .and_then(|digest| {
             let current = generations.current().and_then(|n| generations.source(n));
-            if usable && current.as_ref() == Some(&digest) {
+            let known = current.as_ref() == Some(&digest) || generations.remembers_volume(&digest);
+            if usable && known {
                 return Ok(None);
             }
             if generations.rejected(&digest) {
                 return Err("it was tried before and did not serve".to_owned());
             }
-            prepare(generations, children, folder, &Texts::new(), false).map(Some)
+            let number = prepare(generations, children, folder, &Texts::new(), false)?;
+            Ok(Some((number, digest)))
         });
     mounts::release(mounts::VOLUME);
-    if let Some(number) = prepared.clone()? {
-        use_folder(&open(generations, number)?);
+    if let Some((number, _)) = prepared.as_ref().map_err(Clone::clone)? {
+        use_folder(&open(generations, *number)?);
     }
     prepared
 }

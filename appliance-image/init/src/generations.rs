@@ -125,6 +125,17 @@ impl Generations {
         fs::read_to_string(self.root.join("rejected")).is_ok_and(|known| known == digest)
     }
 
+    /// Remembers the volume whose configuration came into force, so that it may stay attached without
+    /// undoing what an operator sends later.
+    pub fn remember_volume(&self, digest: &str) {
+        let _ = fs::write(self.root.join("volume"), digest);
+    }
+
+    /// Whether this volume's configuration was the last that came into force from one.
+    pub fn remembers_volume(&self, digest: &str) -> bool {
+        fs::read_to_string(self.root.join("volume")).is_ok_and(|known| known == digest)
+    }
+
     fn newest(&self) -> u64 {
         self.numbers().into_iter().max().unwrap_or(0)
     }
@@ -355,6 +366,15 @@ mod tests {
             let bad = Files::from([(name.to_owned(), Vec::new())]);
             assert!(write_files(&to, &bad, None).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn the_last_volume_alone_is_remembered() {
+        let (_dir, generations, _) = place();
+        assert!(!generations.remembers_volume("a"));
+        generations.remember_volume("a");
+        generations.remember_volume("b");
+        assert!(generations.remembers_volume("b") && !generations.remembers_volume("a"));
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Machinery {
     pub slot: Option<Slot>,
     /// A configuration that is tried and not yet in force.
     pub trial: Option<u64>,
+    /// Digest of the volume that brought it.
+    pub volume: Option<String>,
 }
 
 /// Runs the machine. Does not return.
@@ -138,7 +140,12 @@ impl Machinery {
     pub fn settle(&mut self) {
         if let Some(trial) = self.trial.take() {
             match self.generations.confirm(trial) {
-                Ok(()) => say!("configuration {trial} is in force"),
+                Ok(()) => {
+                    if let Some(digest) = self.volume.take() {
+                        self.generations.remember_volume(&digest);
+                    }
+                    say!("configuration {trial} is in force");
+                }
                 Err(error) => say!("configuration {trial} cannot be kept: {error}"),
             }
         }

@@ -13,5 +13,6 @@ mod cuts;
 mod hangs;
 mod making;
 mod networks;
+mod pins;
 mod seals;
 mod updates;
