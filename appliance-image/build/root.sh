@@ -4,8 +4,8 @@
 #   build/root.sh WORK ROOT CLINCH INIT
 #
 # In it: the init (static in an image that is shipped), clinch and nft with the libraries they name,
-# the modules of modules.list with what those depend on (decompressed, so that their signatures still
-# fit), CA certificates, two users. No shell, no package manager, nothing to log in with.
+# the modules of modules.list with what those depend on (compressed as Debian has them: the root lies in
+# memory, and the kernel unpacks what it loads), CA certificates, two users. No shell, no package manager, nothing to log in with.
 # $CLINCH_IMAGE_MODULES is another list.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -60,14 +60,12 @@ sed -e 's/#.*//' -e 's/^now  *//' "$modules" | awk 'NF { print $1 }' | awk -v de
         for (i = 1; i <= n; i++) take(list[i])
     }
     /\/$/ { for (file in needs) if (index(file, "kernel/" $1) == 1) take(file); next }
-    { name = $1; gsub(/-/, "_", name); if (name in path) take(path[name]); else print "modules.list: no module " $1 > "/dev/stderr" }
+    { name = $1; gsub(/-/, "_", name); if (name in path) take(path[name]); else print "no " $1 }
 ' | sort -u | while read -r file; do
-    plain=${file%.xz}
-    mkdir -p "$mine/$(dirname "$plain")"
-    case $file in
-        *.xz) xz -dc "$all/$file" > "$mine/$plain" ;;
-        *) cp "$all/$file" "$mine/$plain" ;;
-    esac
+    # A name that the kernel does not have (any more) must not end in an image without it.
+    case $file in "no "*) echo "modules.list: $kernel_release has no module ${file#no }" >&2; exit 1 ;; esac
+    mkdir -p "$mine/$(dirname "$file")"
+    cp "$all/$file" "$mine/$file"
 done
 cp "$all/modules.builtin" "$all/modules.order" "$mine/"
 [ ! -e "$all/modules.builtin.modinfo" ] || cp "$all/modules.builtin.modinfo" "$mine/"

@@ -78,7 +78,8 @@ impl Modules {
         let result = opened
             .map_err(|error| error.to_string())
             .and_then(|module| {
-                match rustix::system::finit_module(&module, c"", 0) {
+                let flags = if file.ends_with(".xz") { COMPRESSED } else { 0 };
+                match rustix::system::finit_module(&module, c"", flags) {
                     // No such hardware, or built in: both are no news.
                     Ok(()) | Err(Errno::EXIST | Errno::NODEV) => Ok(()),
                     Err(error) => Err(error.to_string()),
@@ -116,6 +117,9 @@ impl Modules {
         found.map(|(_, name)| name.clone()).collect()
     }
 }
+
+/// MODULE_INIT_COMPRESSED_FILE: the kernel unpacks the file, and then checks its signature.
+const COMPRESSED: i32 = 4;
 
 /// Forbids the kernel to load any further module, for good. The files, of no use from then on, give
 /// their memory back: the root lies in it.
@@ -185,7 +189,7 @@ mod tests {
     fn a_device_finds_its_module() {
         let modules = Modules::parse(
             PathBuf::new(),
-            "kernel/a/virtio_net.ko: kernel/b/net_failover.ko\n",
+            "kernel/a/virtio_net.ko.xz: kernel/b/net_failover.ko.xz\n",
             "# comment\nalias virtio:d00000001v* virtio_net\nalias usb:v*p*d*dc*dsc*dp*ic08isc06ip[0-5]* usb_storage\n",
         );
         assert_eq!(
@@ -197,7 +201,10 @@ mod tests {
             ["usb_storage"]
         );
         assert!(modules.names_for("virtio:d00000002v00001AF4").is_empty());
-        assert_eq!(modules.files["virtio_net"].1, ["kernel/b/net_failover.ko"]);
+        assert_eq!(
+            modules.files["virtio_net"].1,
+            ["kernel/b/net_failover.ko.xz"]
+        );
     }
 
     #[test]
