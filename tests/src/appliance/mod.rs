@@ -32,7 +32,7 @@ pub const HOST6: &str = "fec0::2";
 /// The machine's own address.
 pub const GUEST: &str = "10.0.2.15";
 /// How long a boot may take: emulated, on a machine that does other things as well.
-pub const BOOT: Duration = Duration::from_secs(420);
+pub const BOOT: Duration = Duration::from_secs(240);
 
 static IMAGE: OnceLock<PathBuf> = OnceLock::new();
 

@@ -7,15 +7,11 @@ use clinch_tests::appliance::{Firmware, Machine, Parts, Place, image, record};
 use clinch_tests::responder::Mode;
 
 #[test]
-fn a_fresh_machine_of_128_mib_serves_and_a_restart_needs_no_responder() {
+fn a_fresh_machine_serves_closed_and_a_restart_needs_no_responder() {
     let place = Place::new();
     let (state, volume) = (place.state(), place.volume());
-    let parts = Parts {
-        memory: 128,
-        ..place.parts(&[&state, &volume])
-    };
-    let mut machine = Machine::start(&parts);
-    record("direct, 128 MiB", machine.says("init: proved:"));
+    let mut machine = Machine::start(&place.parts(&[&state, &volume]));
+    record("direct", machine.says("init: proved:"));
     place.assert_serves_closed(&mut machine);
 
     // With the responder gone and the volume taken away, the state partition has it all.
@@ -23,13 +19,31 @@ fn a_fresh_machine_of_128_mib_serves_and_a_restart_needs_no_responder() {
     machine.assert_sound();
     place.responder.set(Mode::Refused);
     let asked = place.responder.count();
-    let mut machine = Machine::start(&Parts {
-        disks: vec![state],
-        ..parts
-    });
+    let mut machine = Machine::start(&place.parts(&[&state]));
     machine.says("init: proved:");
     place.assert_stapled();
     assert_eq!(place.responder.count(), asked);
+}
+
+#[test]
+fn a_machine_of_128_mib_serves() {
+    let place = Place::new();
+    // The tables of steering in the kernel have room for 65,536 names at least, which is more than
+    // such a machine has left.
+    let text = place.read("clinch.toml");
+    place.write(
+        "clinch.toml",
+        &text.replace("mode = 'kernel'", "mode = 'off'"),
+    );
+    let (state, volume) = (place.state(), place.volume());
+    let mut machine = Machine::start(&Parts {
+        memory: 128,
+        ..place.parts(&[&state, &volume])
+    });
+    record("direct, 128 MiB", machine.says("init: proved:"));
+    place.assert_stapled();
+    machine.press_power();
+    machine.assert_sound();
 }
 
 #[test]
