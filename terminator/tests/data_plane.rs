@@ -179,6 +179,7 @@ fn listener() -> Listener {
         tickets: 2,
         proxy_from: vec![],
         default_site: None,
+        ktls: false,
         backlog: 128,
     }
 }

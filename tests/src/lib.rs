@@ -9,6 +9,7 @@
 
 pub mod appliance;
 pub mod backend;
+pub mod bulk;
 pub mod client;
 pub mod dns;
 pub mod fuzz;

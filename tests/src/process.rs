@@ -149,6 +149,17 @@ impl Clinch {
         self.child.id()
     }
 
+    /// Processor time that it has taken, to 10 ms.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = format!("/proc/{}/stat", self.pid());
+        let stat = std::fs::read_to_string(stat).expect("it runs");
+        // proc(5): user and system time are the 14th and 15th field, the name the second.
+        let (_, fields) = stat.rsplit_once(')').expect("a name");
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.map(|n| n.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// How many descriptors it has open.
     pub fn descriptors(&self) -> u64 {
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs");

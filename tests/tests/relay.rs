@@ -7,26 +7,13 @@ use std::time::{Duration, Instant};
 
 use clinch_tests::PROMPT;
 use clinch_tests::backend::{self, Backend, Hanging, Stream, socket_path};
+use clinch_tests::bulk::{bytes, exchange};
 use clinch_tests::client::{Client, Session};
 use clinch_tests::process::Clinch;
 use clinch_tests::setup::Setup;
 
 const ENDS: &str = "clinch_connections_ended_total";
 const BACKEND_FAILURES: &str = "clinch_backend_failures_total";
-
-/// Deterministic bytes that compress and repeat nowhere near a buffer's size (xorshift64).
-fn bytes(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut all = Vec::with_capacity(length + 8);
-    while all.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        all.extend(state.to_le_bytes());
-    }
-    all.truncate(length);
-    all
-}
 
 /// One site in front of these backends.
 fn site(backends: &[&str], more: &str, timeouts: &str) -> (Setup, Clinch) {
@@ -92,45 +79,6 @@ fn megabytes_pass_unchanged_in_both_directions_at_once() {
             );
         }
         clinch.stop();
-    }
-}
-
-/// Sends all of `up`, ends, and reads to the end, both at once on a non-blocking connection.
-fn exchange(session: &mut Session, up: &[u8]) -> Vec<u8> {
-    let (conn, sock) = (&mut session.stream.conn, &mut session.stream.sock);
-    sock.set_nonblocking(true).expect("a socket");
-    let (mut sent, mut down, mut ended) = (0, Vec::new(), false);
-    let deadline = Instant::now() + PROMPT * 3;
-    loop {
-        assert!(
-            Instant::now() < deadline,
-            "{sent} sent, {} received",
-            down.len()
-        );
-        if sent < up.len() {
-            sent += conn.writer().write(&up[sent..]).expect("rustls takes it");
-            if sent == up.len() {
-                conn.send_close_notify();
-            }
-        }
-        let mut idle = true;
-        while conn.wants_write() && conn.write_tls(sock).is_ok() {
-            idle = false;
-        }
-        if !ended && conn.read_tls(sock).is_ok() {
-            idle = false;
-            let state = conn.process_new_packets().expect("clinch speaks TLS");
-            ended = state.peer_has_closed();
-            let mut chunk = vec![0; state.plaintext_bytes_to_read()];
-            conn.reader().read_exact(&mut chunk).expect("rustls has it");
-            down.extend(chunk);
-        }
-        if ended && sent == up.len() && !conn.wants_write() {
-            return down;
-        }
-        if idle {
-            std::thread::sleep(Duration::from_micros(200));
-        }
     }
 }
 

@@ -100,6 +100,9 @@ fn heading(report: &Report) -> String {
         );
     }
     let _ = writeln!(text, "steering {}", report.steering_mode);
+    if let Some(ktls) = &report.ktls {
+        let _ = writeln!(text, "kTLS {ktls}");
+    }
     if let Some(control) = &report.control {
         let _ = writeln!(
             text,

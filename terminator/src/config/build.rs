@@ -247,6 +247,7 @@ impl Builder<'_, '_> {
                 default_site: default_site.and_then(|site| {
                     self.default_site(&path.key("default_site"), site, index, sites)
                 }),
+                ktls: table.ktls,
                 backlog: table.backlog,
             });
         }

@@ -133,6 +133,8 @@ pub struct Listener {
     pub proxy_from: Vec<ipnet::IpNet>,
     /// Site (index into [`Config::sites`]) for a client that names none or an unknown one; `None`: refuse with `unrecognized_name`.
     pub default_site: Option<usize>,
+    /// The kernel seals and opens records where it can.
+    pub ktls: bool,
     /// Length of each socket's accept queue.
     pub backlog: u32,
 }

@@ -150,6 +150,12 @@ pub(super) struct ListenTable {
     /// Site (one of its names) for clients that send no server name or an unknown one. Without it
     /// they are refused with the alert `unrecognized_name`.
     pub(super) default_site: Option<String>,
+    /// Let the kernel seal and open the records of TLS 1.3 connections (kTLS), which saves copies where
+    /// backends send much; what the kernel cannot take stays with clinch and is counted. Session keys
+    /// are then handed out of the TLS library to the kernel. Before Linux 6.14 a client's key update
+    /// ends its connection.
+    #[serde(default)]
+    pub(super) ktls: bool,
     /// Length of each socket's accept queue; the kernel caps it at `net.core.somaxconn`. Too short,
     /// bursts of connections wait for a retransmission.
     #[serde(default = "default_backlog")]

@@ -68,6 +68,7 @@ fn the_smallest_configuration_gets_safe_defaults() {
     assert_eq!(listener.groups, Group::ALL);
     assert_eq!((listener.tickets, listener.backlog), (2, 4096));
     assert_eq!(listener.default_site, None);
+    assert!(!listener.ktls, "session keys stay where they are");
     let site = &config.sites[0];
     assert_eq!(
         (site.name.as_str(), site.listeners.as_slice()),

@@ -20,6 +20,7 @@ use crate::clock;
 use crate::config::{self, Backend, CertificateFiles, Config, Listener, Ocsp, OnRevoked};
 use crate::egress::{self, NamedBy};
 use crate::snapshot::{BackendAddress, Certificate, CertificateIndex, Site, Table};
+use crate::sys::ktls;
 use crate::sys::privileges::Account;
 
 /// A configuration whose files were read and found usable.
@@ -191,6 +192,10 @@ pub fn load(
     };
     let refused = loader.subjects.iter().filter_map(|s| s.refused(&egress));
     loader.warnings.extend(refused);
+    let sealing = config.listeners.iter().any(|listener| listener.ktls);
+    if let Some(lack) = sealing.then(ktls::offer).and_then(|o| o.lack.as_ref()) {
+        loader.warnings.push(lack.to_string());
+    }
     let listeners = config.listeners.clone();
     let mut table = Table::new(epoch, listeners, sites, loader.certificates);
     table.steering = config.steering.clone();

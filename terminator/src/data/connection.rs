@@ -9,6 +9,7 @@ use super::core::{Core, Place};
 use super::handover;
 use super::handshake::{Established, handshake};
 use super::io::{Pace, receive};
+use super::ktls::{self, Kept};
 use super::proxy::{self, Facts, Reading};
 use super::relay::{relay, turn_away};
 use super::watch::Watch;
@@ -148,6 +149,16 @@ async fn pass_on(core: &Core, watch: &Watch, mut established: Box<Established>) 
         established.early.release(&core.buffers);
         return Box::pin(turn_away(core, watch, established.session)).await;
     };
+    // Boxed: only connections that the kernel seals have room for that.
+    if established.site.config.enable_secret_extraction {
+        match Box::pin(ktls::offload(core, watch, established)).await {
+            Ok(offloaded) => {
+                return Box::pin(ktls::relay(core, watch, offloaded, &backend.socket)).await;
+            }
+            Err(Kept::Ours(ours)) => established = ours,
+            Err(Kept::Lost) => return RelayEnd::Ktls,
+        }
+    }
     relay(core, watch, &mut established, &backend.socket).await
 }
 

@@ -23,11 +23,11 @@ pub(super) enum Pace {
 }
 
 impl Pace {
-    fn waits(self) -> bool {
+    pub(super) fn waits(self) -> bool {
         matches!(self, Self::Single | Self::Steady)
     }
 
-    fn wanted(self, core: &Core, held: usize) -> usize {
+    pub(super) fn wanted(self, core: &Core, held: usize) -> usize {
         match self {
             Self::Single | Self::Prompt => 1,
             Self::Steady | Self::Bulk => core.buffers.bulk().saturating_sub(held).max(1),
@@ -35,7 +35,7 @@ impl Pace {
     }
 
     /// After a receive that had room for `room` bytes and brought `n`.
-    fn after(n: usize, room: usize) -> Self {
+    pub(super) fn after(n: usize, room: usize) -> Self {
         match n {
             _ if n == room => Self::Bulk,
             RECORD_PLAINTEXT.. => Self::Steady,
@@ -44,7 +44,7 @@ impl Pace {
     }
 
     /// After a receive that found nothing.
-    fn in_vain(self) -> Self {
+    pub(super) fn in_vain(self) -> Self {
         match self {
             Self::Single | Self::Prompt => Self::Single,
             Self::Steady | Self::Bulk => Self::Steady,
@@ -88,6 +88,15 @@ pub(super) fn send(
     chunk: &mut Chunk,
 ) -> impl Future<Output = io::Result<()>> {
     send_before(core, socket, chunk, Behind::Anything)
+}
+
+/// Like [`send`], on a socket whose records the kernel seals.
+pub(super) fn send_records(
+    core: &Core,
+    socket: &Socket,
+    chunk: &mut Chunk,
+) -> impl Future<Output = io::Result<()>> {
+    send_before(core, socket, chunk, Behind::Records)
 }
 
 /// Sends all that `chunk` holds, gives its buffer back, and ends the stream behind it; in one segment,

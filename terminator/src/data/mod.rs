@@ -9,12 +9,14 @@ mod backend;
 mod buffers;
 mod connection;
 mod core;
+mod course;
 mod driven;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod handover;
 mod handshake;
 mod io;
+mod ktls;
 mod proxy;
 mod ready;
 mod relay;

@@ -239,6 +239,8 @@ fn config(listener: &Listener, alpn: &[Vec<u8>]) -> Result<ServerConfig, rustls:
     // Tickets alone resume sessions: what one core remembers would not help on another.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = usize::from(listener.tickets);
+    // Without it rustls keeps session keys to itself.
+    config.enable_secret_extraction = listener.ktls;
     if listener.tickets > 0 {
         config.ticketer = Arc::new(Tickets);
     }

@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls::server::UnbufferedServerConnection;
+use rustls::kernel::KernelConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
     UnbufferedStatus, WriteTraffic,
 };
+use rustls::{ExtractedSecrets, ServerConfig};
 
 use super::buffers::{Buffers, Chunk, sealed_size};
 
@@ -59,6 +60,14 @@ impl Session {
     /// What was negotiated.
     pub(super) fn negotiated(&self) -> &rustls::CommonState {
         &self.tls
+    }
+
+    /// Gives up the keys of both directions, and what makes the next ones. Only after the handshake, with
+    /// all that [`Session::pump`] wrote sent, of a configuration with `enable_secret_extraction`.
+    pub(super) fn into_keys(
+        self,
+    ) -> Result<(ExtractedSecrets, KernelConnection<ServerConnectionData>), rustls::Error> {
+        self.tls.dangerous_into_kernel_connection()
     }
 
     /// Works through `input` as far as it goes: plaintext is appended to `plain`, what must be sent to
@@ -151,7 +160,7 @@ impl Session {
         buffers: &Buffers,
         mut room: usize,
         mut write: impl FnMut(
-            &mut WriteTraffic<'_, rustls::server::ServerConnectionData>,
+            &mut WriteTraffic<'_, ServerConnectionData>,
             &mut [u8],
         ) -> Result<usize, EncryptError>,
     ) -> Result<(), Broken> {
@@ -221,10 +230,18 @@ fn encode<D>(
 
 /// Whether the bytes begin with a whole record.
 fn holds_record(bytes: &[u8]) -> bool {
+    missing(bytes) == 0
+}
+
+/// How many bytes the record at the start of `bytes` wants yet, as far as its header says.
+pub(super) fn missing(bytes: &[u8]) -> usize {
     match bytes {
         [_, _, _, high, low, rest @ ..] => {
-            rest.len() >= usize::from(u16::from_be_bytes([*high, *low]))
+            usize::from(u16::from_be_bytes([*high, *low])).saturating_sub(rest.len())
         }
-        _ => false,
+        _ => RECORD_HEADER - bytes.len(),
     }
 }
+
+/// Bytes before what a record seals: type, version, length (RFC 8446 section 5.1).
+const RECORD_HEADER: usize = 5;

@@ -180,6 +180,41 @@ reasons! {
         Idle => "idle",
         /// The worker shut down with the connection open.
         Drained => "drained",
+        /// The kernel could not go on sealing it: a key update that it cannot follow, or keys that it did
+        /// not take.
+        Ktls => "ktls",
+    }
+}
+
+reasons! {
+    /// What became of a connection whose listener asks for kTLS.
+    Offload {
+        /// The kernel seals and opens its records.
+        Offloaded => "offloaded",
+        /// Clinch does: the kernel has no kTLS, or may not load it.
+        NoKernel => "no_kernel",
+        /// Clinch does: kTLS lacks the cipher.
+        NoCipher => "no_cipher",
+        /// Clinch does: the connection is TLS 1.2.
+        Tls12 => "tls12",
+        /// Clinch does: part of a record was received already, and the rest was not there.
+        MidRecord => "mid_record",
+        /// Clinch does: the client was leaving already.
+        Leaving => "leaving",
+        /// Nobody does: the kernel took the connection, but not its keys. It was ended.
+        Failed => "failed",
+    }
+}
+
+reasons! {
+    /// What became of a key update on a connection whose records the kernel seals.
+    KeyUpdate {
+        /// The client changed its keys, and the kernel followed.
+        Received => "received",
+        /// Clinch changed its own, asked by the client or because they had sealed enough.
+        Sent => "sent",
+        /// The kernel cannot exchange keys (before 6.14): the connection was ended.
+        NotFollowed => "not_followed",
     }
 }
 
@@ -346,6 +381,10 @@ pub struct Counters {
     pub relay_ends: ByReason<RelayEnd, { RelayEnd::COUNT }>,
     /// Clients that ended their stream without a close_notify.
     pub truncated: Counter,
+    /// Connections of listeners that ask for kTLS.
+    pub offloads: ByReason<Offload, { Offload::COUNT }>,
+    /// Key updates on connections whose records the kernel seals.
+    pub key_updates: ByReason<KeyUpdate, { KeyUpdate::COUNT }>,
     /// Backend connections made.
     pub backend_connects: Counter,
     /// Attempts on a backend that failed.

@@ -224,6 +224,20 @@ impl Scrape {
             "Clients that ended their stream without a close_notify",
             |c| &c.truncated,
         )?;
+        self.sum_by_reason(
+            page,
+            "clinch_ktls_connections",
+            "Connections of listeners that ask for kTLS, by who seals their records or why not the kernel",
+            "result",
+            |c| &c.offloads,
+        )?;
+        self.sum_by_reason(
+            page,
+            "clinch_ktls_key_updates",
+            "Key updates on connections whose records the kernel seals",
+            "result",
+            |c| &c.key_updates,
+        )?;
         self.sum(
             page,
             "clinch_backend_connects",

@@ -10,6 +10,7 @@ use super::instance::{Instance, ListenerView, Phase, VERSION};
 use crate::clock;
 use crate::control::Status;
 use crate::steering;
+use crate::sys::ktls;
 
 /// Everything an operator may ask of a running process, at one instant.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub struct Report {
     pub steering_mode: String,
     /// More about that.
     pub steering: steering::Report,
+    /// What kTLS of this kernel can do; absent where no listener has asked for it.
+    pub ktls: Option<String>,
     /// Addresses in configuration order.
     pub listeners: Vec<ListenerView>,
     /// Workers in order.
@@ -89,6 +92,7 @@ impl Report {
             phase: instance.phase(),
             steering_mode: steering.mode.word().to_owned(),
             steering,
+            ktls: ktls::known().map(ktls::Offer::summary),
             listeners: instance.listeners.clone(),
             workers: instance
                 .workers

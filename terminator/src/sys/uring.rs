@@ -123,11 +123,12 @@ impl Socket {
         mut range: Range<usize>,
         behind: Behind,
     ) -> impl Future<Output = (io::Result<()>, Vec<u8>)> {
-        let hold = match behind {
-            Behind::Anything => 0,
-            Behind::Fin => libc::MSG_MORE,
-        };
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | hold;
+        let flags = libc::MSG_NOSIGNAL
+            | match behind {
+                Behind::Anything => libc::MSG_WAITALL,
+                Behind::Fin => libc::MSG_WAITALL | libc::MSG_MORE,
+                Behind::Records => 0,
+            };
         async move {
             while !range.is_empty() {
                 let rest = &buffer[range.clone()];
@@ -154,6 +155,13 @@ impl Socket {
     pub async fn readable(&self) -> io::Result<()> {
         let entry =
             opcode::PollAdd::new(self.target(), (libc::POLLIN | libc::POLLRDHUP) as u32).build();
+        let (result, _) = submit(self.clone(), entry).await;
+        result.map(drop)
+    }
+
+    /// Waits until there is room to send, or an error.
+    pub async fn writable(&self) -> io::Result<()> {
+        let entry = opcode::PollAdd::new(self.target(), libc::POLLOUT as u32).build();
         let (result, _) = submit(self.clone(), entry).await;
         result.map(drop)
     }
@@ -232,6 +240,8 @@ pub enum Behind {
     Anything,
     /// The end of the stream, at once.
     Fin,
+    /// Whatever comes, on a socket whose records the kernel seals: kTLS refuses `MSG_WAITALL`.
+    Records,
 }
 
 /// Submits one operation. `data` must own everything that `entry` points to, at a stable address.

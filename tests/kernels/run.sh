@@ -1,40 +1,57 @@
 #!/bin/sh
-# Runs tests of steering on other kernels than this machine's, in QEMU, one after the other:
+# Runs tests on other kernels than this machine's, in QEMU, one after the other:
 #
-#   ebpf/kernels.sh CLINCH TEST [6.1|6.12]...
+#   tests/kernels/run.sh WHAT CLINCH TEST [SERIES]...
 #
-# CLINCH is the program, TEST the built test `steering`. The kernels are Debian's newest of these series,
-# fetched from the archive without being installed, and kept under target/kernels. Each boots with
-# an initial file system that has the two programs and what the tests call, runs the tests named below,
-# and ends. Emulated (TCG), so its times mean nothing. Writes what it saw to target/kernels/results.txt.
-#
-# The verifier of that kernel takes the object, or no test passes: each waits for the mode `kernel`.
+# CLINCH is the program, TEST a built file of tests, WHAT names the script beside this one that runs it
+# inside (steering, ktls). The kernels are Debian's newest of these series (6.1, 6.12, and testing for what
+# testing has), fetched from the archive without being installed, and kept under target/kernels. Each boots
+# with an initial file system that has the two programs and what the tests call, runs that script, and
+# ends. Emulated (TCG), so its times mean nothing. Writes what it saw to target/kernels/WHAT.txt.
 set -eu
-cd "$(dirname "$0")/.."
-clinch=$(realpath "$1")
-test=$(realpath "$2")
-shift 2
+inside=$(realpath "$(dirname "$0")/$1.sh")
+cd "$(dirname "$0")/../.."
+what=$1
+clinch=$(realpath "$2")
+test=$(realpath "$3")
+shift 3
 [ $# != 0 ] || set -- 6.1 6.12
 cache=$(realpath -m "${CARGO_TARGET_DIR:-target}/kernels")
-TESTS=${CLINCH_KERNEL_TESTS:-'names::each_name names::wildcards names::clients_without names::plain_http segments::a_name_in segments::a_hello_of_two segments::a_hello_whose segments::segments_in plug:: changes::follows changes::nothing_of crowds::good_clients'}
-PROGRAMS='sh sleep ip ss cat sysctl iptables ip6tables modprobe mount setpriv prlimit'
+PROGRAMS='sh sleep ip ss cat sysctl iptables ip6tables modprobe mount setpriv prlimit openssl find mv uname'
+
+# archive PROGRAM SERIES ARGUMENT...: apt with the machine's own sources, or with testing's.
+archive() {
+    program=$1
+    series=$2
+    shift 2
+    [ "$series" = testing ] || { "$program" "$@"; return; }
+    lists=$cache/testing
+    if [ ! -e "$lists/sources.list" ]; then
+        mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial"
+        keys=/usr/share/keyrings/debian-archive-keyring.gpg
+        echo "deb [signed-by=$keys] ${CLINCH_DEBIAN_MIRROR:-http://deb.debian.org/debian} testing main" > "$lists/sources.list"
+        archive apt-get testing update -qq >&2
+    fi
+    "$program" -o "Dir::Etc::sourcelist=$lists/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+        -o "Dir::State::lists=$lists/lists" -o "Dir::Cache=$lists/cache" "$@"
+}
 
 # package SERIES: the newest package of a series in the archive.
 package() {
     case $1 in
-        6.1) meta=linux-image-amd64 ;;
+        6.1 | testing) meta=linux-image-amd64 ;;
         *) meta=linux-image-$1-amd64 ;;
     esac
-    apt-cache depends "$meta" | awk '/Depends: linux-image-/ { print $2; exit }'
+    archive apt-cache "$1" depends "$meta" | awk '/Depends: linux-image-/ { print $2; exit }'
 }
 
-# fetch PACKAGE: leaves $cache/PACKAGE/{boot,lib}.
+# fetch PACKAGE SERIES: leaves $cache/PACKAGE/{boot,lib}.
 fetch() {
     [ ! -e "$cache/$1/boot" ] || return 0
     echo "fetching $1"
     rm -rf "$cache/fetch"
     mkdir -p "$cache/fetch"
-    (cd "$cache/fetch" && apt-get download -qq "$1")
+    (cd "$cache/fetch" && archive apt-get "$2" download -qq "$1")
     dpkg-deb -x "$cache"/fetch/*.deb "$cache/$1"
     rm -rf "$cache/fetch"
 }
@@ -78,33 +95,34 @@ mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; m
 modprobe veth
 ip link set lo up
 cat /proc/version
-CLINCH_BIN=$clinch $test --test-threads 1 $TESTS 2>&1
+CLINCH_BIN=$clinch TEST=$test sh /inside.sh 2>&1
 echo "tests ended with \$?"
 echo o > /proc/sysrq-trigger
 sleep 60
 I
     chmod 755 "$root/init"
+    cp "$inside" "$root/inside.sh"
     (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) > "$3"
 }
 
 mkdir -p "$cache"
-: > "$cache/results.txt"
+: > "$cache/$what.txt"
 failed=0
 for series in "$@"; do
     package=$(package "$series")
     [ -n "$package" ] || { echo "the archive has no kernel $series; run apt-get update" >&2; exit 1; }
-    fetch "$package"
+    fetch "$package" "$series"
     release=${package#linux-image-}
     release=${release%-unsigned}
     initrd "$release" "$cache/$package" "$cache/initrd"
     echo "== $release"
     timeout 1500 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 1536 -nodefaults -no-reboot -display none \
         -kernel "$cache/$package/boot/vmlinuz-$release" -initrd "$cache/initrd" \
-        -append 'console=ttyS0 quiet panic=-1' -serial "file:$cache/$series.log" < /dev/null || true
+        -append 'console=ttyS0 quiet panic=-1' -serial "file:$cache/$what-$series.log" < /dev/null || true
     {
         echo "== $release"
-        grep -aE '^(Linux version|test .* \.\.\.|test result:|tests ended)' "$cache/$series.log" | tr -d '\r'
-    } | tee -a "$cache/results.txt"
-    grep -aq '^tests ended with 0' "$cache/$series.log" || { failed=1; echo "kernel $release: see $cache/$series.log" >&2; }
+        grep -aE '^(Linux version|== |test .* \.\.\.|test result:|tests ended)' "$cache/$what-$series.log" | tr -d '\r'
+    } | tee -a "$cache/$what.txt"
+    grep -aq '^tests ended with 0' "$cache/$what-$series.log" || { failed=1; echo "kernel $release: see $cache/$what-$series.log" >&2; }
 done
 exit $failed

@@ -1,0 +1,64 @@
+//! Many bytes whose loss, repetition or disorder shows, and their exchange in both directions at once.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use crate::PROMPT;
+use crate::client::Session;
+
+/// Deterministic bytes that compress and repeat nowhere near a buffer's size (xorshift64).
+pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut all = Vec::with_capacity(length + 8);
+    while all.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        all.extend(state.to_le_bytes());
+    }
+    all.truncate(length);
+    all
+}
+
+/// Sends all of `up`, ends, and reads to the end, both at once on a non-blocking connection.
+///
+/// # Panics
+/// When it takes too long, or the other side leaves the protocol.
+#[track_caller]
+pub fn exchange(session: &mut Session, up: &[u8]) -> Vec<u8> {
+    let (conn, sock) = (&mut session.stream.conn, &mut session.stream.sock);
+    sock.set_nonblocking(true).expect("a socket");
+    let (mut sent, mut down, mut ended) = (0, Vec::new(), false);
+    let deadline = Instant::now() + PROMPT * 3;
+    loop {
+        assert!(
+            Instant::now() < deadline,
+            "{sent} sent, {} received",
+            down.len()
+        );
+        if sent < up.len() {
+            sent += conn.writer().write(&up[sent..]).expect("rustls takes it");
+            if sent == up.len() {
+                conn.send_close_notify();
+            }
+        }
+        let mut idle = true;
+        while conn.wants_write() && conn.write_tls(sock).is_ok() {
+            idle = false;
+        }
+        if !ended && conn.read_tls(sock).is_ok() {
+            idle = false;
+            let state = conn.process_new_packets().expect("clinch speaks TLS");
+            ended = state.peer_has_closed();
+            let mut chunk = vec![0; state.plaintext_bytes_to_read()];
+            conn.reader().read_exact(&mut chunk).expect("rustls has it");
+            down.extend(chunk);
+        }
+        if ended && sent == up.len() && !conn.wants_write() {
+            return down;
+        }
+        if idle {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
