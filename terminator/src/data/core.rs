@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::backend::Backends;
 use super::buffers::Buffers;
 use super::handover::Peer;
+use super::pipes::Pipes;
 use super::ready::Ready;
 use super::tickets;
 use super::watch::{Ticks, Watch, Watched, Watches, ticks};
@@ -33,6 +34,8 @@ pub(super) struct Core {
     pub(super) bounds: Bounds,
     /// Buffers to lend.
     pub(super) buffers: Buffers,
+    /// Pipes to lend.
+    pub(super) pipes: Rc<Pipes>,
     /// Every connection.
     pub(super) watches: Rc<Watches>,
     /// Certificates, configurations and sites ready to serve.
@@ -96,6 +99,7 @@ impl Core {
                 connections_per_client: limits.connections_per_client,
             },
             buffers: Buffers::new(limits.read_buffer),
+            pipes: Rc::default(),
             watches: Rc::default(),
             ready: RefCell::new(Ready::new(limits.ready_certificates_per_core)),
             backends: Backends::default(),

@@ -17,6 +17,7 @@ pub mod handover;
 mod handshake;
 mod io;
 mod ktls;
+mod pipes;
 mod proxy;
 mod ready;
 mod relay;

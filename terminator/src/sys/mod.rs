@@ -6,6 +6,7 @@ pub mod holder;
 pub mod ktls;
 pub mod landing;
 pub mod listening;
+pub mod pipe;
 pub mod privileges;
 pub mod resources;
 pub mod sockets;

@@ -144,6 +144,15 @@ impl Socket {
                 match result {
                     Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
                     Ok(n) => range.start += n as usize,
+                    // A socket that never blocks: the kernel does not wait for room by itself.
+                    Err(error)
+                        if error.kind() == io::ErrorKind::WouldBlock
+                            && behind == Behind::Records =>
+                    {
+                        if let Err(error) = self.writable().await {
+                            return (Err(error), buffer);
+                        }
+                    }
                     Err(error) => return (Err(error), buffer),
                 }
             }
@@ -193,6 +202,11 @@ impl Socket {
     pub fn shutdown(&self, how: Shutdown) {
         // A socket that the peer has reset already has nothing left to shut down.
         let _ = socket2::SockRef::from(&*self.0).shutdown(how);
+    }
+
+    /// Takes off the socket what failed on it, which would else fail the next operation.
+    pub fn take_error(&self) {
+        let _ = socket2::SockRef::from(&*self.0).take_error();
     }
 
     /// The local address of the connection.

@@ -18,11 +18,13 @@ use super::super::buffers::Chunk;
 use super::super::core::Core;
 use super::super::course::Course;
 use super::super::io::{Pace, receive, send_records};
+use super::super::pipes;
 use super::super::watch::Watch;
 use super::Offloaded;
 use super::record::{self, ALERT, Budget, HANDSHAKE, OUR_KEY_UPDATE, Word};
 use crate::observability::counters::{KeyUpdate, RelayEnd};
 use crate::sys::ktls::{self, DATA, Keys, Received, Way};
+use crate::sys::pipe::{self, Pipe};
 use crate::sys::uring::Socket;
 
 /// What both directions of a connection share.
@@ -34,6 +36,14 @@ struct Relay<'a> {
     sent: Cell<u64>,
     /// Whose turn it is to send to the client, or to change the keys that seal.
     turn: Mutex<()>,
+}
+
+/// Why splicing stopped.
+enum Spliced {
+    /// There was little at once, or nothing more.
+    Quiet,
+    /// This direction is over.
+    Over,
 }
 
 /// What the client sent.
@@ -149,9 +159,69 @@ impl Relay<'_> {
             if !self.deliver(&mut plain).await {
                 break;
             }
+            if pace == Pace::Bulk
+                && let Some(mut pipe) = core.pipes.lend()
+            {
+                match self.splice(&mut pipe).await {
+                    Spliced::Quiet => pace = Pace::Single,
+                    Spliced::Over => break,
+                }
+            }
         }
         plain.release(&core.buffers);
         self.course.finish();
+    }
+
+    /// Moves what the backend sends inside the kernel, as long as it is much at once.
+    async fn splice(&self, pipe: &mut Pipe) -> Spliced {
+        let Course { watch, backend, .. } = self.course;
+        if pipe::never_block(watch.client()).is_err() {
+            return Spliced::Quiet;
+        }
+        loop {
+            // Also lets others have their turn on this core.
+            if backend.readable().await.is_err() {
+                return Spliced::Quiet;
+            }
+            // The end of the stream, and what breaks it, are for the reads outside.
+            let Ok(n @ 1..) = pipe.fill(backend, pipes::SIZE) else {
+                return Spliced::Quiet;
+            };
+            watch.moved();
+            if !self.pour(pipe).await {
+                return Spliced::Over;
+            }
+            if n < WORTH_SPLICING {
+                return Spliced::Quiet;
+            }
+        }
+    }
+
+    /// Sends what a pipe holds; `false` when this direction is over.
+    async fn pour(&self, pipe: &mut Pipe) -> bool {
+        let Course { core, watch, .. } = self.course;
+        let _turn = self.turn().await;
+        if !self.may_seal(pipe.held()) && !self.renew_ours().await {
+            return false;
+        }
+        while pipe.held() > 0 {
+            match pipe.pour(watch.client()) {
+                Ok(n) => {
+                    self.sent.set(self.sent.get() + n as u64);
+                    core.counters.bytes_down.add(n as u64);
+                    watch.moved();
+                }
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock
+                        && watch.client().writable().await.is_ok() => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.course.abort(RelayEnd::ClientLost);
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// Receives once; plaintext goes into `plain`, which holds none.
@@ -304,6 +374,8 @@ impl Relay<'_> {
     async fn break_off(&self, alert: AlertDescription, why: RelayEnd) {
         {
             let _turn = self.turn().await;
+            // That a record could not be opened stays with the socket, and would fail this too.
+            self.course.watch.client().take_error();
             // The connection ends either way.
             let _ = self.say(ALERT, &[FATAL, alert.into()]).await;
         }
@@ -333,6 +405,9 @@ fn refused(error: &io::Error) -> Heard {
         _ => Heard::Lost,
     }
 }
+
+/// Bytes at once below which copying is cheaper than two more system calls.
+const WORTH_SPLICING: usize = 16 * 1024;
 
 /// Bytes that fit any send buffer, even an empty one of the smallest size.
 const SURELY_TAKEN: u64 = 4 * 1024;
