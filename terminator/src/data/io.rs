@@ -91,12 +91,16 @@ pub(super) fn send(
 }
 
 /// Like [`send`], on a socket whose records the kernel seals.
-pub(super) fn send_records(
+pub(super) async fn send_records(
     core: &Core,
     socket: &Socket,
     chunk: &mut Chunk,
-) -> impl Future<Output = io::Result<()>> {
-    send_before(core, socket, chunk, Behind::Records)
+) -> io::Result<()> {
+    let (buffer, held) = chunk.lend();
+    let (result, buffer) = socket.send_records(buffer, held).await;
+    chunk.returned(buffer);
+    chunk.release(&core.buffers);
+    result
 }
 
 /// Sends all that `chunk` holds, gives its buffer back, and ends the stream behind it; in one segment,

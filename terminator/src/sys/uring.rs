@@ -123,12 +123,11 @@ impl Socket {
         mut range: Range<usize>,
         behind: Behind,
     ) -> impl Future<Output = (io::Result<()>, Vec<u8>)> {
-        let flags = libc::MSG_NOSIGNAL
-            | match behind {
-                Behind::Anything => libc::MSG_WAITALL,
-                Behind::Fin => libc::MSG_WAITALL | libc::MSG_MORE,
-                Behind::Records => 0,
-            };
+        let hold = match behind {
+            Behind::Anything => 0,
+            Behind::Fin => libc::MSG_MORE,
+        };
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | hold;
         async move {
             while !range.is_empty() {
                 let rest = &buffer[range.clone()];
@@ -144,20 +143,41 @@ impl Socket {
                 match result {
                     Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
                     Ok(n) => range.start += n as usize,
-                    // A socket that never blocks: the kernel does not wait for room by itself.
-                    Err(error)
-                        if error.kind() == io::ErrorKind::WouldBlock
-                            && behind == Behind::Records =>
-                    {
-                        if let Err(error) = self.writable().await {
-                            return (Err(error), buffer);
-                        }
-                    }
                     Err(error) => return (Err(error), buffer),
                 }
             }
             (Ok(()), buffer)
         }
+    }
+
+    /// Sends `buffer[range]` whole on a socket whose records the kernel seals. kTLS refuses
+    /// `MSG_WAITALL`, and the socket may be one that never blocks.
+    pub async fn send_records(
+        &self,
+        mut buffer: Vec<u8>,
+        mut range: Range<usize>,
+    ) -> (io::Result<()>, Vec<u8>) {
+        while !range.is_empty() {
+            let rest = &buffer[range.clone()];
+            let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+            let entry = opcode::Send::new(self.target(), rest.as_ptr(), len)
+                .flags(libc::MSG_NOSIGNAL)
+                .build();
+            let (result, (_, returned)) = submit((self.clone(), buffer), entry).await;
+            buffer = returned;
+            let result = match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.writable().await.map(|()| 0)
+                }
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                other => other,
+            };
+            match result {
+                Ok(n) => range.start += n as usize,
+                Err(error) => return (Err(error), buffer),
+            }
+        }
+        (Ok(()), buffer)
     }
 
     /// Waits until there is something to read, an end of stream or an error, holding no buffer.
@@ -254,8 +274,6 @@ pub enum Behind {
     Anything,
     /// The end of the stream, at once.
     Fin,
-    /// Whatever comes, on a socket whose records the kernel seals: kTLS refuses `MSG_WAITALL`.
-    Records,
 }
 
 /// Submits one operation. `data` must own everything that `entry` points to, at a stable address.
