@@ -1,7 +1,7 @@
 # Clinch. `make demo` and `make test` need Debian 12, rustup and root; they install the rest themselves.
 
 .POSIX:
-.PHONY: ebpf ebpf-check ebpf-kernels ktls-kernels steering
+.PHONY: ebpf ebpf-check ebpf-kernels ktls-kernels ktls-cost steering
 .PHONY: help demo test build matrix reliability corpora fuzz
 
 # Arguments for `clinch demo`, e.g. make demo CLINCH_DEMO_ARGS=--once
@@ -26,6 +26,7 @@ help:
 	@echo '             ebpf-kernels: run tests of steering on kernels 6.1 and 6.12 in QEMU)'
 	@echo 'make ktls-kernels'
 	@echo '             the tests of kTLS on kernels that have it: 6.1, 6.12 and of Debian testing'
+	@echo '             (ktls-cost: instructions a byte and system calls a MiB, with kTLS and without)'
 	@echo 'make steering'
 	@echo '             the long form of the steering tests, about 10 minutes'
 	@echo 'make matrix  what clients see of clinch, nginx, HAProxy, Apache and Hitch when a responder'
@@ -72,6 +73,12 @@ ktls-kernels:
 	@tests/bootstrap.sh build test ebpf-kernels
 	cargo build --locked -p clinch --bin clinch
 	tests/kernels/run.sh ktls $${CARGO_TARGET_DIR:-target}/debug/clinch "$$(cargo test --locked -p clinch-tests --test ktls --no-run 2>&1 | sed -n 's/.*(\(.*\))$$/\1/p')" 6.1 6.12 testing
+
+ktls-cost:
+	@tests/bootstrap.sh build test ebpf-kernels
+	cargo build --release --locked -p clinch
+	cargo build --locked -p clinch-tests --bin ktls-cost
+	tests/kernels/run.sh ktls-cost $${CARGO_TARGET_DIR:-target}/release/clinch $${CARGO_TARGET_DIR:-target}/debug/ktls-cost 6.12
 
 steering:
 	@tests/bootstrap.sh build test

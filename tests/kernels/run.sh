@@ -4,10 +4,10 @@
 #   tests/kernels/run.sh WHAT CLINCH TEST [SERIES]...
 #
 # CLINCH is the program, TEST a built file of tests, WHAT names the script beside this one that runs it
-# inside (steering, ktls). The kernels are Debian's newest of these series (6.1, 6.12, and testing for what
+# inside (steering, ktls, ktls-cost). The kernels are Debian's newest of these series (6.1, 6.12, and testing for what
 # testing has), fetched from the archive without being installed, and kept under target/kernels. Each boots
 # with an initial file system that has the two programs and what the tests call, runs that script, and
-# ends. Emulated (TCG), so its times mean nothing. Writes what it saw to target/kernels/WHAT.txt.
+# ends. Emulated (TCG), so its times mean nothing; for ktls-cost each instruction takes one nanosecond. Writes what it saw to target/kernels/WHAT.txt.
 set -eu
 inside=$(realpath "$(dirname "$0")/$1.sh")
 cd "$(dirname "$0")/../.."
@@ -17,7 +17,7 @@ test=$(realpath "$3")
 shift 3
 [ $# != 0 ] || set -- 6.1 6.12
 cache=$(realpath -m "${CARGO_TARGET_DIR:-target}/kernels")
-PROGRAMS='sh sleep ip ss cat sysctl iptables ip6tables modprobe mount setpriv prlimit openssl find mv uname'
+PROGRAMS='sh sleep ip ss cat sysctl iptables ip6tables modprobe mount setpriv prlimit openssl find mv uname strace'
 
 # archive PROGRAM SERIES ARGUMENT...: apt with the machine's own sources, or with testing's.
 archive() {
@@ -105,6 +105,12 @@ I
     (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) > "$3"
 }
 
+case $what in
+    # Several processors would have one clock between them.
+    *-cost) cpus='-accel tcg,thread=single -smp 1 -icount shift=0,sleep=off' ;;
+    *) cpus='-accel tcg,thread=multi -smp 2' ;;
+esac
+
 mkdir -p "$cache"
 : > "$cache/$what.txt"
 failed=0
@@ -116,12 +122,13 @@ for series in "$@"; do
     release=${release%-unsigned}
     initrd "$release" "$cache/$package" "$cache/initrd"
     echo "== $release"
-    timeout 1500 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 1536 -nodefaults -no-reboot -display none \
+    # shellcheck disable=SC2086 # one word per option
+    timeout 1500 qemu-system-x86_64 $cpus -cpu max -m 1536 -nodefaults -no-reboot -display none \
         -kernel "$cache/$package/boot/vmlinuz-$release" -initrd "$cache/initrd" \
         -append 'console=ttyS0 quiet panic=-1' -serial "file:$cache/$what-$series.log" < /dev/null || true
     {
         echo "== $release"
-        grep -aE '^(Linux version|== |test .* \.\.\.|test result:|tests ended)' "$cache/$what-$series.log" | tr -d '\r'
+        grep -aE '^(Linux version|== |test .* \.\.\.|test result:|cost |tests ended)' "$cache/$what-$series.log" | tr -d '\r'
     } | tee -a "$cache/$what.txt"
     grep -aq '^tests ended with 0' "$cache/$what-$series.log" || { failed=1; echo "kernel $release: see $cache/$what-$series.log" >&2; }
 done
