@@ -159,7 +159,7 @@ impl Relay<'_> {
             if !self.deliver(&mut plain).await {
                 break;
             }
-            if pace == Pace::Bulk
+            if matches!(pace, Pace::Steady | Pace::Bulk)
                 && let Some(mut pipe) = core.pipes.lend()
             {
                 match self.splice(&mut pipe).await {
@@ -229,7 +229,7 @@ impl Relay<'_> {
         let Course { core, watch, .. } = self.course;
         let mut pause = FIRST_PAUSE;
         loop {
-            let waits = *pace == Pace::Single;
+            let waits = pace.waits();
             if waits {
                 plain.release_if_empty(&core.buffers);
                 if watch.client().readable().await.is_err() {
@@ -242,7 +242,7 @@ impl Relay<'_> {
                 Ok(Received::End) => return Heard::End,
                 Ok(Received::Bytes(n, DATA)) => {
                     plain.filled(n);
-                    *pace = if n == len { Pace::Bulk } else { Pace::Single };
+                    *pace = Pace::after(n, len);
                     return Heard::Data;
                 }
                 Ok(Received::Bytes(n, kind)) => {
@@ -252,7 +252,7 @@ impl Relay<'_> {
                     };
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    *pace = Pace::Single;
+                    *pace = pace.in_vain();
                     if waits {
                         // Old kernels call a socket readable that holds a part of a record, for as long
                         // as the client likes.
