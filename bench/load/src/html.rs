@@ -32,10 +32,17 @@ fn phase_plot(phase: Phase, reports: &[Report]) -> String {
         .iter()
         .filter_map(|report| Some((report.label.clone(), &report.phase(phase)?.curve)));
     let curves: Vec<_> = found.collect();
-    if curves.is_empty() {
+    if curves.is_empty() || is_over_when_ready(phase, reports) {
         return String::new();
     }
     plot::percentiles(&format!("Until {}", what(phase)), &curves)
+}
+
+/// Whether nothing came after the handshake, so that the plot of the whole would be that of *ready* again.
+fn is_over_when_ready(phase: Phase, reports: &[Report]) -> bool {
+    let curve = |report: &Report, phase| report.phase(phase).map(|found| found.curve.clone());
+    let same = |report: &Report| curve(report, Phase::Whole) == curve(report, Phase::Ready);
+    phase == Phase::Whole && reports.iter().all(same)
 }
 
 fn what(phase: Phase) -> &'static str {

@@ -64,11 +64,12 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
 }
 
 fn ratios(series: &[Series], what: &str) -> Vec<Ratio> {
+    let contender = |series: &Series| series.name.rsplit(": ").next().map(str::to_owned);
     let named = |peer: &Series| {
-        let ratio = series[0].over(peer);
+        let names = [&series[0], peer].map(|series| contender(series).unwrap_or_default());
         Ratio {
-            name: format!("{what}: {}", ratio.name),
-            ..ratio
+            name: format!("{what}: {} ÷ {}", names[0], names[1]),
+            ..series[0].over(peer)
         }
     };
     series[1..].iter().map(named).collect()
@@ -157,6 +158,10 @@ fn measure(bench: &Bench, pile: &Pile, peer: Option<Peer>) -> Result<Sample> {
         Some(Program::HaProxy) => Signal::USR2,
         _ => Signal::HUP,
     };
+    if signal == Signal::USR2 {
+        // Its master executes itself anew once its worker serves, and would miss the signal meanwhile.
+        wait_for_word(bench, &running, "Loading success")?;
+    }
     let begun = Instant::now();
     let pid = Pid::from_raw(running.server.pid().cast_signed()).context("a child's number")?;
     rustix::process::kill_process(pid, signal)?;
@@ -172,6 +177,18 @@ fn measure(bench: &Bench, pile: &Pile, peer: Option<Peer>) -> Result<Sample> {
         (RELOADED.to_owned(), reloaded / 1024.0),
     ]);
     Ok(sample)
+}
+
+/// Waits until the server has said something.
+fn wait_for_word(bench: &Bench, at: &Running, word: &str) -> Result<()> {
+    let deadline = Instant::now() + bench.effort.patience;
+    while !at.server.output().contains(word) {
+        if Instant::now() > deadline {
+            bail!("it never said {word}: {}", at.server.output());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 /// Handshakes until the server shows this certificate for this name.
