@@ -30,7 +30,7 @@ archive() {
         mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial"
         keys=/usr/share/keyrings/debian-archive-keyring.gpg
         echo "deb [signed-by=$keys] ${CLINCH_DEBIAN_MIRROR:-http://deb.debian.org/debian} testing main" > "$lists/sources.list"
-        archive apt-get testing update -qq >&2
+        (archive apt-get testing update -qq >&2)
     fi
     "$program" -o "Dir::Etc::sourcelist=$lists/sources.list" -o Dir::Etc::sourceparts=/dev/null \
         -o "Dir::State::lists=$lists/lists" -o "Dir::Cache=$lists/cache" "$@"

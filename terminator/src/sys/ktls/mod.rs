@@ -1,5 +1,5 @@
-//! kTLS: a TCP socket whose TLS 1.3 records the kernel seals and opens (since Linux 5.1; what is said
-//! here of kernels was seen on 6.1, 6.12 and 7.2).
+//! kTLS: a TCP socket whose TLS 1.3 records the kernel seals and opens (since Linux 5.1; seen
+//! on 6.12, what is said here of other versions is what is known of their sources).
 //!
 //! [`attach`] makes a socket ready, [`install`] gives it the keys of one direction: what is sent or
 //! received from then on is plaintext, and [`receive`] and [`send_control`] carry the type of a record
