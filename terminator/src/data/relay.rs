@@ -6,13 +6,14 @@
 //! on. No operation is ever abandoned: to end a connection its sockets are shut down, and both
 //! directions run to their end.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::Shutdown;
 
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::buffers::Chunk;
 use super::core::Core;
+use super::course::Course;
 use super::handshake::Established;
 use super::io::{Pace, receive, send, send_last};
 use super::session::Session;
@@ -22,9 +23,7 @@ use crate::sys::uring::Socket;
 
 /// What both directions of a connection share.
 struct Relay<'a> {
-    core: &'a Core,
-    watch: &'a Watch,
-    backend: &'a Socket,
+    course: Course<'a>,
     session: RefCell<&'a mut Session>,
     /// What the protocol itself has to say to the client (alerts, tickets); goes before anything sealed
     /// after it.
@@ -32,10 +31,6 @@ struct Relay<'a> {
     /// Whose turn it is to send to the client. Records are sealed and sent in one turn, so they leave in
     /// the order in which they were sealed.
     turn: Mutex<()>,
-    /// The first thing that went wrong.
-    fault: Cell<Option<RelayEnd>>,
-    /// One direction finished in good order while the other went on.
-    half_closed: Cell<bool>,
 }
 
 /// Relays until both directions have finished.
@@ -51,46 +46,49 @@ pub(super) async fn relay(
         early,
         ..
     } = established;
-    watch.await_bytes(core.bounds.idle);
     let relay = Relay {
-        core,
-        watch,
-        backend,
+        course: Course::new(core, watch, backend),
         session: RefCell::new(session),
         control: RefCell::default(),
         turn: Mutex::new(()),
-        fault: Cell::new(None),
-        half_closed: Cell::new(false),
     };
     tokio::join!(relay.up(input, early), relay.down());
-    match (relay.fault.get(), watch.ended()) {
-        (Some(fault), _) => fault,
-        (None, Some(Ended::Drained)) => RelayEnd::Drained,
-        (None, Some(Ended::TimedOut)) if !relay.half_closed.get() => RelayEnd::Idle,
-        // A side that has been told everything and does not leave is seen off without a fault.
-        (None, _) => RelayEnd::Finished,
-    }
+    relay.course.end()
 }
 
 impl Relay<'_> {
     /// Client to backend.
     async fn up(&self, input: &mut Chunk, plain: &mut Chunk) {
-        let buffers = &self.core.buffers;
+        let buffers = &self.course.core.buffers;
         let mut pace = Pace::Single;
-        while self.forward(plain).await {
+        loop {
+            if !self.course.forward(plain).await {
+                // The backend takes no more, but what it has answered may still be on its way to the
+                // client, and would be lost if the client's own bytes were left unread (a reset follows
+                // a close then).
+                Box::pin(self.discard()).await;
+                break;
+            }
             if self.session.borrow().is_closed() {
-                self.tell_backend_the_end();
+                self.course.tell_backend_the_end();
                 break;
             }
             input.release_if_empty(buffers);
-            match receive(self.core, self.watch.client(), input, &mut pace).await {
+            match receive(
+                self.course.core,
+                self.course.watch.client(),
+                input,
+                &mut pace,
+            )
+            .await
+            {
                 Ok(0) => {
-                    self.client_left_early();
+                    self.course.client_left_early();
                     break;
                 }
-                Ok(_) => self.watch.moved(),
+                Ok(_) => self.course.watch.moved(),
                 Err(_) => {
-                    self.abort(RelayEnd::ClientLost);
+                    self.course.abort(RelayEnd::ClientLost);
                     break;
                 }
             }
@@ -100,7 +98,7 @@ impl Relay<'_> {
         }
         input.release(buffers);
         plain.release(buffers);
-        self.finish();
+        self.course.finish();
     }
 
     /// Backend to client.
@@ -108,19 +106,19 @@ impl Relay<'_> {
         let mut plain = Chunk::default();
         let mut pace = Pace::Single;
         loop {
-            match receive(self.core, self.backend, &mut plain, &mut pace).await {
+            match receive(self.course.core, self.course.backend, &mut plain, &mut pace).await {
                 Ok(0) => {
                     self.farewell().await;
                     break;
                 }
-                Ok(_) => self.watch.moved(),
-                Err(_) if self.watch.ended().is_some() => {
+                Ok(_) => self.course.watch.moved(),
+                Err(_) if self.course.watch.ended().is_some() => {
                     self.farewell().await;
                     break;
                 }
                 Err(_) => {
                     // No close_notify: the client must be able to tell this from a complete answer.
-                    self.abort(RelayEnd::BackendLost);
+                    self.course.abort(RelayEnd::BackendLost);
                     break;
                 }
             }
@@ -128,8 +126,8 @@ impl Relay<'_> {
                 break;
             }
         }
-        plain.release(&self.core.buffers);
-        self.finish();
+        plain.release(&self.course.core.buffers);
+        self.course.finish();
     }
 
     /// Waits for its turn to send to the client. Only who has to wait pays for the room to wait in.
@@ -140,40 +138,23 @@ impl Relay<'_> {
         }
     }
 
-    /// Sends plaintext to the backend; `false` when this direction is over.
-    async fn forward(&self, plain: &mut Chunk) -> bool {
-        if plain.is_empty() {
-            return true;
-        }
-        let len = plain.len() as u64;
-        if send(self.core, self.backend, plain).await.is_ok() {
-            self.core.counters.bytes_up.add(len);
-            self.watch.moved();
-            return true;
-        }
-        // The backend takes no more, but what it has answered may still be on its way to the client,
-        // and would be lost if the client's own bytes were left unread (a reset follows a close then).
-        Box::pin(self.discard()).await;
-        false
-    }
-
     /// Opens what was received; `false` when the client no longer speaks TLS.
     async fn open(&self, input: &mut Chunk, plain: &mut Chunk) -> bool {
         let pumped = {
             let mut control = self.control.borrow_mut();
             self.session
                 .borrow_mut()
-                .pump(input, plain, &mut control, &self.core.buffers)
+                .pump(input, plain, &mut control, &self.course.core.buffers)
         };
         if !self.control.borrow().is_empty() {
             let _turn = self.turn().await;
             let mut out = self.control.take();
             // A client that does not take it will be noticed by whoever has data for it.
-            let _ = send(self.core, self.watch.client(), &mut out).await;
+            let _ = send(self.course.core, self.course.watch.client(), &mut out).await;
         }
         if let Err(broken) = pumped {
             tracing::debug!(?broken, "client left the protocol");
-            self.abort(RelayEnd::ClientProtocol);
+            self.course.abort(RelayEnd::ClientProtocol);
             return false;
         }
         true
@@ -184,25 +165,25 @@ impl Relay<'_> {
         let _turn = self.turn().await;
         let len = plain.len() as u64;
         let mut out = self.control.take();
-        let sealed = self
-            .session
-            .borrow_mut()
-            .seal(plain.bytes(), &mut out, &self.core.buffers);
-        plain.release(&self.core.buffers);
+        let sealed =
+            self.session
+                .borrow_mut()
+                .seal(plain.bytes(), &mut out, &self.course.core.buffers);
+        plain.release(&self.course.core.buffers);
         if sealed.is_err() {
-            out.release(&self.core.buffers);
-            self.abort(RelayEnd::ClientProtocol);
+            out.release(&self.course.core.buffers);
+            self.course.abort(RelayEnd::ClientProtocol);
             return false;
         }
-        if send(self.core, self.watch.client(), &mut out)
+        if send(self.course.core, self.course.watch.client(), &mut out)
             .await
             .is_err()
         {
-            self.abort(RelayEnd::ClientLost);
+            self.course.abort(RelayEnd::ClientLost);
             return false;
         }
-        self.core.counters.bytes_down.add(len);
-        self.watch.moved();
+        self.course.core.counters.bytes_down.add(len);
+        self.course.watch.moved();
         true
     }
 
@@ -213,30 +194,14 @@ impl Relay<'_> {
         if self
             .session
             .borrow_mut()
-            .close(&mut out, &self.core.buffers)
+            .close(&mut out, &self.course.core.buffers)
             .is_ok()
         {
             // A client that is gone already needs no farewell.
-            let _ = send_last(self.core, self.watch.client(), &mut out).await;
+            let _ = send_last(self.course.core, self.course.watch.client(), &mut out).await;
         } else {
-            out.release(&self.core.buffers);
-            self.watch.client().shutdown(Shutdown::Write);
-        }
-    }
-
-    /// The client's stream ended without a close_notify. Most clients that do so mean a plain end.
-    fn client_left_early(&self) {
-        if self.watch.ended().is_none() {
-            self.core.counters.truncated.one();
-        }
-        self.tell_backend_the_end();
-    }
-
-    /// Ends the stream to the backend. One that has ended its own is about to be closed, which says it
-    /// too and saves a system call.
-    fn tell_backend_the_end(&self) {
-        if !self.half_closed.get() {
-            self.backend.shutdown(Shutdown::Write);
+            out.release(&self.course.core.buffers);
+            self.course.watch.client().shutdown(Shutdown::Write);
         }
     }
 
@@ -246,29 +211,19 @@ impl Relay<'_> {
         loop {
             // Always waits, so that a client which sends without end does not keep the core.
             let mut pace = Pace::Single;
-            match receive(self.core, self.watch.client(), &mut dropped, &mut pace).await {
+            match receive(
+                self.course.core,
+                self.course.watch.client(),
+                &mut dropped,
+                &mut pace,
+            )
+            .await
+            {
                 Ok(0) | Err(_) => break,
                 Ok(n) => dropped.consume(n),
             }
         }
-        dropped.release(&self.core.buffers);
-    }
-
-    /// Ends both directions because of a fault. What fails after a sweep ended the connection fails
-    /// because of that: a client that does not even take the farewell was idle, not lost.
-    fn abort(&self, fault: RelayEnd) {
-        if self.watch.ended().is_none() {
-            self.fault.set(Some(self.fault.get().unwrap_or(fault)));
-        }
-        self.watch.client().shutdown(Shutdown::Both);
-        self.backend.shutdown(Shutdown::Both);
-    }
-
-    /// Notes that one direction has finished: the other has less patience from then on.
-    fn finish(&self) {
-        if self.watch.ended().is_none() && !self.half_closed.replace(true) {
-            self.watch.await_bytes(self.core.bounds.linger);
-        }
+        dropped.release(&self.course.core.buffers);
     }
 }
 
