@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clinch::cli::demo::authority::KeyAlgorithm;
 use clinch_load::Plan;
 use rustls::NamedGroup;
@@ -226,7 +226,8 @@ impl Bench {
         Ok(sample)
     }
 
-    /// Runs a plan of the load generator beside backend and responder.
+    /// Runs a plan of the load generator beside backend and responder. One connection that does not do
+    /// all that it was to do ends the measurement.
     pub fn generate(&self, plan: &Plan) -> Result<clinch_load::Outcome> {
         let plan = plan.clone();
         let (done, outcome) = oneshot::channel();
@@ -237,7 +238,15 @@ impl Bench {
             .name("generator".to_owned())
             .spawn(run)?;
         // The backend lives on this runtime, so it must run meanwhile.
-        self.run(outcome).context("the generator panicked")?
+        let outcome = self.run(outcome).context("the generator panicked")??;
+        let recorder = &outcome.recorder;
+        ensure!(
+            recorder.failures.is_empty() && recorder.counts.finished > 0,
+            "{} finished, and failed: {:?}",
+            recorder.counts.finished,
+            recorder.failures
+        );
+        Ok(outcome)
     }
 
     /// A load of the ordinary size.

@@ -1,10 +1,10 @@
 //! Latency at fixed rates: open loop, random arrivals, from when a connection was due to the last byte of
 //! its answer. Every server has one core; client and backend have the other.
 
-use anyhow::{Result, ensure};
-use clinch_load::{Arrivals, Pace, Phase, Plan, Revocation, Work};
+use anyhow::Result;
+use clinch_load::{Phase, Plan, Revocation, Work};
 
-use super::{installed, plan_for};
+use super::{installed, open_loop, plan_for};
 use crate::bench::Bench;
 use crate::peers::{self, Peer, Running, Variant};
 use crate::report::Report;
@@ -40,11 +40,7 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
 }
 
 fn measure(bench: &Bench, at: &Running, rate: f64, staple: bool) -> Result<Sample> {
-    let pace = Pace::Open {
-        rate,
-        arrivals: Arrivals::Poisson,
-        most: 2000,
-    };
+    let pace = open_loop(rate);
     let plan = Plan {
         work: Work::Request {
             path: "/".to_owned(),
@@ -61,7 +57,6 @@ fn measure(bench: &Bench, at: &Running, rate: f64, staple: bool) -> Result<Sampl
     };
     let outcome = bench.generate(&plan)?;
     let recorder = &outcome.recorder;
-    ensure!(recorder.failures.is_empty(), "{:?}", recorder.failures);
     let whole = recorder.histogram(Phase::Whole);
     let ready = recorder.histogram(Phase::Ready);
     let ms = |nanos: u64| nanos as f64 / 1e6;

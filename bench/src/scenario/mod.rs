@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clinch_load::{Check, Pace, Plan, Revocation, Version, Work};
+use clinch_load::{Arrivals, Check, Pace, Plan, Revocation, Version, Work};
 use rustls::NamedGroup;
 use rustls::pki_types::ServerName;
 
@@ -177,6 +177,15 @@ fn installed(among: &[Peer], report: &mut Report) -> Vec<Peer> {
         }
     }
     found
+}
+
+/// Visitors who come when they are due, at random, so many a second.
+fn open_loop(rate: f64) -> Pace {
+    Pace::Open {
+        rate,
+        arrivals: Arrivals::Poisson,
+        most: 2000,
+    }
 }
 
 /// A plan of the load generator for the site with a staple: full TLS 1.3 handshakes, X25519, on the

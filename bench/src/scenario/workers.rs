@@ -4,10 +4,10 @@
 //! it. So one worker is compared with two at the same rate *for each worker*. The same load in all,
 //! which fills one worker and leaves two half idle, is measured too: it shows what waking costs.
 
-use anyhow::{Result, ensure};
-use clinch_load::{Arrivals, Pace, Plan, Work};
+use anyhow::Result;
+use clinch_load::{Plan, Work};
 
-use super::{per_connection, plan_for, tls};
+use super::{open_loop, per_connection, plan_for, tls};
 use crate::bench::{Bench, STAPLED};
 use crate::load::Pattern;
 use crate::machine::{CLIENT_CORE, SERVER_CORE};
@@ -82,11 +82,7 @@ fn mean(series: &[Series]) -> Vec<f64> {
 }
 
 fn at_rate(bench: &Bench, at: &Running, rate: f64) -> Result<Sample> {
-    let pace = Pace::Open {
-        rate,
-        arrivals: Arrivals::Poisson,
-        most: 2000,
-    };
+    let pace = open_loop(rate);
     let plan = Plan {
         work: Work::Request {
             path: "/".to_owned(),
@@ -99,9 +95,7 @@ fn at_rate(bench: &Bench, at: &Running, rate: f64) -> Result<Sample> {
     let outcome = bench.generate(&plan)?;
     let after = bench.run(at.server.settled_cpu())?;
     let recorder = &outcome.recorder;
-    ensure!(recorder.failures.is_empty(), "{:?}", recorder.failures);
     let finished = recorder.counts.finished as f64;
-    ensure!(finished > 0.0, "no connection was finished");
     let mut sample = Sample::from(after.since(&before, |_| true) as f64 / 1000.0 / finished);
     sample.detail.insert("finished".to_owned(), finished);
     Ok(sample)

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, ensure};
 use clinch::cli::demo::authority::{Authority, HashAlgorithm, LeafSpec, OcspAnswer};
-use clinch_load::{Arrivals, Pace, Plan};
+use clinch_load::Plan;
 
-use super::super::plan_for;
+use super::super::{open_loop, plan_for};
 use super::{by_detail, draw, grouped, line, server_names};
 use crate::bench::{self, Bench, free_address};
 use crate::machine::SERVER_CORE;
@@ -188,11 +188,7 @@ impl Refreshed {
 
 fn measure(bench: &Bench, refreshed: &Refreshed, per_second: u32) -> Result<Sample> {
     let at = refreshed.start(bench, per_second)?;
-    let pace = Pace::Open {
-        rate: RATE,
-        arrivals: Arrivals::Poisson,
-        most: 2000,
-    };
+    let pace = open_loop(RATE);
     let plan = Plan {
         names: server_names(std::slice::from_ref(&refreshed.first))?,
         duration: bench.effort.turn,
@@ -204,7 +200,6 @@ fn measure(bench: &Bench, refreshed: &Refreshed, per_second: u32) -> Result<Samp
     let took = begun.elapsed().as_secs_f64();
     let (after, asked) = (at.server.cpu()?, refreshed.answered.load(Relaxed) - asked);
     let recorder = &outcome.recorder;
-    ensure!(recorder.failures.is_empty(), "{:?}", recorder.failures);
     let worker = after.since(&before, |name| name.starts_with("worker-"));
     let rest = after.since(&before, |name| !name.starts_with("worker-"));
     let finished = recorder.counts.finished as f64;
