@@ -1,7 +1,9 @@
 //! Many bytes whose loss, repetition or disorder shows, and their exchange in both directions at once.
 
 use std::io::{Read, Write};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::PROMPT;
 use crate::client::Session;
@@ -58,7 +60,19 @@ pub fn exchange(session: &mut Session, up: &[u8]) -> Vec<u8> {
             return down;
         }
         if idle {
-            std::thread::sleep(Duration::from_micros(200));
+            let interest = if conn.wants_write() {
+                PollFlags::IN | PollFlags::OUT
+            } else {
+                PollFlags::IN
+            };
+            // What is not ready within the deadline fails above.
+            let _ = poll(&mut [PollFd::new(sock, interest)], Some(&A_MOMENT));
         }
     }
 }
+
+/// How long to wait for the socket before the deadline is looked at.
+const A_MOMENT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
