@@ -4,7 +4,7 @@
 #   bench/trixie.sh          makes it if it is not there: some minutes, 600 MB, as root
 #
 # Nothing runs from it by itself: clinch-bench starts its programs with its own loader and libraries,
-# without entering it. Remove it with rm -rf.
+# without entering it (start/PROGRAM). Remove it with rm -rf.
 set -eu
 
 root=${CLINCH_TRIXIE:-/var/cache/clinch-bench/trixie}
@@ -29,4 +29,16 @@ if [ ! -e "$root/.complete" ]; then
     rm -rf "$root"/var/cache/apt/archives
     touch "$root/.complete"
 fi
+
+# HAProxy's master executes itself again at a reload, by the name that it was given: so that is a script.
+mkdir -p "$root/start"
+libraries=$root/usr/lib/x86_64-linux-gnu
+for program in sbin/nginx sbin/haproxy sbin/hitch bin/caddy; do
+    start=$root/start/${program#*/}
+    cat > "$start" <<S
+#!/bin/sh
+exec $libraries/ld-linux-x86-64.so.2 --argv0 "\$0" --library-path $libraries $root/usr/$program "\$@"
+S
+    chmod 755 "$start"
+done
 echo "$root"

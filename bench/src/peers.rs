@@ -150,11 +150,17 @@ impl Peer {
         self.root().join("usr/lib/nginx/modules")
     }
 
-    /// Program and first arguments, or what to do where it is missing.
-    pub fn command(self) -> Result<(PathBuf, Vec<String>), String> {
+    /// What to execute, or what to do where it is missing.
+    pub fn command(self) -> Result<PathBuf, String> {
         let (program, package) = self.path();
         let root = self.root();
-        let path = root.join(&program[1..]);
+        // In a directory, each has a script that starts it with the libraries of its own release.
+        let path = match self.edition {
+            Edition::Installed => root.join(&program[1..]),
+            Edition::Trixie => root
+                .join("start")
+                .join(program.rsplit('/').next().unwrap_or(program)),
+        };
         let missing = |what: &str| Err(format!("{} left out: {what}", self.name()));
         if !path.exists() {
             return missing(&match self.edition {
@@ -166,15 +172,7 @@ impl Peer {
         if self.program == Program::NginxStream && !module.exists() {
             return missing("install libnginx-mod-stream");
         }
-        // Caddy is linked statically; all others run on the libraries of their own release.
-        if self.edition == Edition::Installed || self.program == Program::Caddy {
-            return Ok((path, Vec::new()));
-        }
-        let libraries = root.join("usr/lib/x86_64-linux-gnu");
-        let loader = libraries.join("ld-linux-x86-64.so.2");
-        let text = |path: &Path| path.display().to_string();
-        let arguments = vec!["--library-path".to_owned(), text(&libraries), text(&path)];
-        Ok((loader, arguments))
+        Ok(path)
     }
 
     /// One line that names the version.
@@ -185,12 +183,10 @@ impl Peer {
             Program::Caddy => "version",
             _ => "-v",
         };
-        let Ok((program, mut arguments)) = self.command() else {
+        let Ok(program) = self.command() else {
             return String::new();
         };
-        arguments.push(argument.to_owned());
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        format!("{}: {}", self.name(), machine::output(program, &arguments))
+        format!("{}: {}", self.name(), machine::output(program, &[argument]))
     }
 
     /// Starts it; it staples, if it can, when this returns.
@@ -223,8 +219,8 @@ impl Peer {
         if self.program == Program::H2o {
             script(bench, "h2o-staple")?;
         }
-        let (program, mut arguments) = self.command().map_err(anyhow::Error::msg)?;
-        arguments.extend(match self.program {
+        let program = self.command().map_err(anyhow::Error::msg)?;
+        let arguments = match self.program {
             Program::NginxStream | Program::NginxHttp | Program::H2o => {
                 vec!["-c".to_owned(), configuration]
             }
@@ -235,7 +231,7 @@ impl Peer {
             Program::Caddy => ["run", "--config", &configuration]
                 .map(str::to_owned)
                 .to_vec(),
-        });
+        };
         let launch = Launch {
             program,
             arguments,
@@ -469,16 +465,17 @@ pub fn start_many(bench: &Bench, peer: Option<Peer>, many: &Many<'_>) -> Result<
     let name = peer.map_or("clinch".to_owned(), Peer::name) + "-many";
     let values = [("PILE", pile.clone()), ("SITES", sites)];
     let configuration = configure(bench, &name, template, address, &values)?;
-    let (program, mut arguments) = match peer {
-        None => (bench.clinch.clone(), vec!["run".to_owned()]),
+    let program = match peer {
+        None => bench.clinch.clone(),
         Some(peer) => peer.command().map_err(anyhow::Error::msg)?,
     };
-    arguments.extend(match peer.map(|peer| peer.program) {
+    let arguments = match peer.map(|peer| peer.program) {
+        None => vec!["run".to_owned(), "-c".to_owned(), configuration],
         // -W: a master that can be told to reload.
         Some(Program::HaProxy) => vec!["-W".to_owned(), "-f".to_owned(), configuration],
         Some(Program::Hitch) => vec![format!("--config={configuration}")],
-        _ => vec!["-c".to_owned(), configuration],
-    });
+        Some(_) => vec!["-c".to_owned(), configuration],
+    };
     let launch = Launch {
         program,
         arguments,

@@ -159,8 +159,7 @@ fn measure(bench: &Bench, pile: &Pile, peer: Option<Peer>) -> Result<Sample> {
         _ => Signal::HUP,
     };
     if signal == Signal::USR2 {
-        // Its master executes itself anew once its worker serves, and would miss the signal meanwhile.
-        wait_for_word(bench, &running, "Loading success")?;
+        wait_for_master(bench, &running)?;
     }
     let begun = Instant::now();
     let pid = Pid::from_raw(running.server.pid().cast_signed()).context("a child's number")?;
@@ -179,16 +178,27 @@ fn measure(bench: &Bench, pile: &Pile, peer: Option<Peer>) -> Result<Sample> {
     Ok(sample)
 }
 
-/// Waits until the server has said something.
-fn wait_for_word(bench: &Bench, at: &Running, word: &str) -> Result<()> {
+/// Waits until HAProxy's master attends to signals: when its worker serves it executes itself once more,
+/// with this in its environment, and what it was sent before is lost.
+fn wait_for_master(bench: &Bench, at: &Running) -> Result<()> {
     let deadline = Instant::now() + bench.effort.patience;
-    while !at.server.output().contains(word) {
+    let process = PathBuf::from(format!("/proc/{}", at.server.pid()));
+    loop {
+        let environment = std::fs::read_to_string(process.join("environ"))?;
+        let status = std::fs::read_to_string(process.join("status"))?;
+        let has = |set: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(set));
+            let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+            mask.is_some_and(|mask| mask & 1 << (Signal::USR2.as_raw() - 1) != 0)
+        };
+        if environment.contains("HAPROXY_MWORKER_WAIT_ONLY=") && has("SigCgt:") && !has("SigBlk:") {
+            return Ok(());
+        }
         if Instant::now() > deadline {
-            bail!("it never said {word}: {}", at.server.output());
+            bail!("its master does not wait: {}", at.server.output());
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    Ok(())
 }
 
 /// Handshakes until the server shows this certificate for this name.

@@ -164,7 +164,7 @@ impl Control {
         let cache = setup.config.cache.as_deref().map(Cache::new);
         let gathered = gather::gather_from(setup.config.clone(), 1, cache.as_ref(), None)?;
         for warning in &gathered.loaded.warnings {
-            tracing::warn!(event = "certificate_warning", "{warning}");
+            tracing::warn!(event = "configuration_warning", "{warning}");
         }
         let user = setup.config.egress.user.as_deref();
         let user = user.or(setup.config.user.as_deref());
