@@ -16,7 +16,7 @@ use clinch_hello::Reading;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::buffers::Chunk;
-use super::connection::{Ends, serve_introduced};
+use super::connection::{Ends, serve_handed};
 use super::core::{Core, Place};
 use super::io::{Pace, receive};
 use super::watch::Watch;
@@ -175,9 +175,7 @@ pub(super) async fn take_over(core: Rc<Core>, desk: Desk) {
             let mut input = Chunk::default();
             input.append(&handed.bytes, &core.buffers);
             let (accepted, listener, ends) = (handed.accepted, handed.listener, handed.ends);
-            uring::spawn(async move {
-                serve_introduced(&place, accepted, listener, &ends, &mut input).await;
-            });
+            uring::spawn(serve_handed(place, accepted, listener, ends, input));
         }
         if wake.read_event().await.is_err() {
             return;

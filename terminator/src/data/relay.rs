@@ -6,6 +6,11 @@
 //! on. No operation is ever abandoned: to end a connection its sockets are shut down, and both
 //! directions run to their end.
 
+#![expect(
+    clippy::manual_async_fn,
+    reason = "an async fn holds what it is given twice"
+)]
+
 use std::cell::RefCell;
 use std::net::Shutdown;
 
@@ -58,76 +63,76 @@ pub(super) async fn relay(
 
 impl Relay<'_> {
     /// Client to backend.
-    async fn up(&self, input: &mut Chunk, plain: &mut Chunk) {
-        let buffers = &self.course.core.buffers;
-        let mut pace = Pace::Single;
-        loop {
-            if !self.course.forward(plain).await {
-                // The backend takes no more, but what it has answered may still be on its way to the
-                // client, and would be lost if the client's own bytes were left unread (a reset follows
-                // a close then).
-                Box::pin(self.discard()).await;
-                break;
-            }
-            if self.session.borrow().is_closed() {
-                self.course.tell_backend_the_end();
-                break;
-            }
-            input.release_if_empty(buffers);
-            match receive(
-                self.course.core,
-                self.course.watch.client(),
-                input,
-                &mut pace,
-            )
-            .await
-            {
-                Ok(0) => {
-                    self.course.client_left_early();
+    fn up(&self, input: &mut Chunk, plain: &mut Chunk) -> impl Future<Output = ()> {
+        async move {
+            let buffers = &self.course.core.buffers;
+            let mut pace = Pace::Single;
+            loop {
+                if !self.course.forward(plain).await {
+                    // The backend takes no more, but what it has answered may still be on its way to the
+                    // client, and would be lost if the client's own bytes were left unread (a reset follows
+                    // a close then).
+                    Box::pin(self.discard()).await;
                     break;
                 }
-                Ok(_) => self.course.watch.moved(),
-                Err(_) => {
-                    self.course.abort(RelayEnd::ClientLost);
+                if self.session.borrow().is_closed() {
+                    self.course.tell_backend_the_end();
+                    break;
+                }
+                input.release_if_empty(buffers);
+                match receive(
+                    self.course.core,
+                    self.course.watch.client(),
+                    input,
+                    &mut pace,
+                )
+                .await
+                {
+                    Ok(0) => {
+                        self.course.client_left_early();
+                        break;
+                    }
+                    Ok(_) => self.course.watch.moved(),
+                    Err(_) => {
+                        self.course.abort(RelayEnd::ClientLost);
+                        break;
+                    }
+                }
+                if !self.open(input, plain).await {
                     break;
                 }
             }
-            if !self.open(input, plain).await {
-                break;
-            }
+            input.release(buffers);
+            plain.release(buffers);
+            self.course.finish();
         }
-        input.release(buffers);
-        plain.release(buffers);
-        self.course.finish();
     }
 
     /// Backend to client.
-    async fn down(&self) {
-        let mut plain = Chunk::default();
-        let mut pace = Pace::Single;
-        loop {
-            match receive(self.course.core, self.course.backend, &mut plain, &mut pace).await {
-                Ok(0) => {
-                    self.farewell().await;
-                    break;
+    fn down(&self) -> impl Future<Output = ()> {
+        async move {
+            let mut plain = Chunk::default();
+            let mut pace = Pace::Single;
+            loop {
+                match receive(self.course.core, self.course.backend, &mut plain, &mut pace).await {
+                    Ok(1..) => self.course.watch.moved(),
+                    Err(_) if self.course.watch.ended().is_none() => {
+                        // No close_notify: the client must be able to tell this from a complete answer.
+                        self.course.abort(RelayEnd::BackendLost);
+                        break;
+                    }
+                    Ok(0) | Err(_) => {
+                        Box::pin(self.farewell()).await;
+                        break;
+                    }
                 }
-                Ok(_) => self.course.watch.moved(),
-                Err(_) if self.course.watch.ended().is_some() => {
-                    self.farewell().await;
-                    break;
-                }
-                Err(_) => {
-                    // No close_notify: the client must be able to tell this from a complete answer.
-                    self.course.abort(RelayEnd::BackendLost);
+                if !self.deliver(&mut plain).await {
                     break;
                 }
             }
-            if !self.deliver(&mut plain).await {
-                break;
-            }
+            plain.release(&self.course.core.buffers);
+            self.course.finish();
         }
-        plain.release(&self.course.core.buffers);
-        self.course.finish();
     }
 
     /// Waits for its turn to send to the client. Only who has to wait pays for the room to wait in.
@@ -140,51 +145,59 @@ impl Relay<'_> {
 
     /// Opens what was received; `false` when the client no longer speaks TLS.
     async fn open(&self, input: &mut Chunk, plain: &mut Chunk) -> bool {
-        let pumped = {
+        let speaks = {
             let mut control = self.control.borrow_mut();
-            self.session
-                .borrow_mut()
-                .pump(input, plain, &mut control, &self.course.core.buffers)
+            let mut session = self.session.borrow_mut();
+            let pumped = session.pump(input, plain, &mut control, &self.course.core.buffers);
+            pumped
+                .inspect_err(|broken| tracing::debug!(?broken, "client left the protocol"))
+                .is_ok()
         };
         if !self.control.borrow().is_empty() {
-            let _turn = self.turn().await;
-            let mut out = self.control.take();
-            // A client that does not take it will be noticed by whoever has data for it.
-            let _ = send(self.course.core, self.course.watch.client(), &mut out).await;
+            Box::pin(self.say()).await;
         }
-        if let Err(broken) = pumped {
-            tracing::debug!(?broken, "client left the protocol");
+        if !speaks {
             self.course.abort(RelayEnd::ClientProtocol);
-            return false;
         }
-        true
+        speaks
+    }
+
+    /// Sends what the protocol has to say. A client that does not take it will be noticed by whoever has
+    /// data for it.
+    async fn say(&self) {
+        let _turn = self.turn().await;
+        let mut out = self.control.take();
+        let _ = send(self.course.core, self.course.watch.client(), &mut out).await;
     }
 
     /// Seals what the backend sent and sends it to the client; `false` when this direction is over.
-    async fn deliver(&self, plain: &mut Chunk) -> bool {
-        let _turn = self.turn().await;
-        let len = plain.len() as u64;
-        let mut out = self.control.take();
-        let sealed =
-            self.session
+    fn deliver(&self, plain: &mut Chunk) -> impl Future<Output = bool> {
+        async move {
+            let _turn = self.turn().await;
+            let len = plain.len() as u64;
+            let mut out = self.control.take();
+            let sealed = self
+                .session
                 .borrow_mut()
-                .seal(plain.bytes(), &mut out, &self.course.core.buffers);
-        plain.release(&self.course.core.buffers);
-        if sealed.is_err() {
-            out.release(&self.course.core.buffers);
-            self.course.abort(RelayEnd::ClientProtocol);
-            return false;
+                .seal(plain.bytes(), &mut out, &self.course.core.buffers)
+                .is_ok();
+            plain.release(&self.course.core.buffers);
+            if !sealed {
+                out.release(&self.course.core.buffers);
+                self.course.abort(RelayEnd::ClientProtocol);
+                return false;
+            }
+            if send(self.course.core, self.course.watch.client(), &mut out)
+                .await
+                .is_err()
+            {
+                self.course.abort(RelayEnd::ClientLost);
+                return false;
+            }
+            self.course.core.counters.bytes_down.add(len);
+            self.course.watch.moved();
+            true
         }
-        if send(self.course.core, self.course.watch.client(), &mut out)
-            .await
-            .is_err()
-        {
-            self.course.abort(RelayEnd::ClientLost);
-            return false;
-        }
-        self.course.core.counters.bytes_down.add(len);
-        self.course.watch.moved();
-        true
     }
 
     /// Tells the client that nothing more will come (RFC 8446 section 6.1).
