@@ -48,9 +48,10 @@ help:
 	@echo '             bench-schedule: a million certificates in the scheduler;'
 	@echo '             bench-quick: whether the measurements work, in seconds, without figures)'
 
-demo: build
-	@tests/bootstrap.sh demo
-	@$${CARGO_TARGET_DIR:-target}/release/clinch demo $(CLINCH_DEMO_ARGS)
+demo:
+	@tests/bootstrap.sh build demo
+	cargo build --profile demo --locked -p clinch
+	@$${CARGO_TARGET_DIR:-target}/demo/clinch demo $(CLINCH_DEMO_ARGS)
 
 test:
 	@tests/bootstrap.sh build demo test image-quick
