@@ -68,12 +68,12 @@ ebpf-check:
 ebpf-kernels:
 	@tests/bootstrap.sh build test ebpf-kernels
 	cargo build --locked -p clinch --bin clinch
-	tests/kernels/run.sh steering $${CARGO_TARGET_DIR:-target}/debug/clinch "$$(cargo test --locked -p clinch-tests --test steering --no-run 2>&1 | sed -n 's/.*(\(.*\))$$/\1/p')"
+	tests/kernels/run.sh steering $${CARGO_TARGET_DIR:-target}/debug/clinch "$$(cargo test --locked -p clinch-tests --test steering --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))$$/\1/p')"
 
 ktls-kernels:
 	@tests/bootstrap.sh build test ebpf-kernels
 	cargo build --locked -p clinch --bin clinch
-	tests/kernels/run.sh ktls $${CARGO_TARGET_DIR:-target}/debug/clinch "$$(cargo test --locked -p clinch-tests --test ktls --no-run 2>&1 | sed -n 's/.*(\(.*\))$$/\1/p')" 6.1 6.12 testing
+	tests/kernels/run.sh ktls $${CARGO_TARGET_DIR:-target}/debug/clinch "$$(cargo test --locked -p clinch-tests --test ktls --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))$$/\1/p')" 6.1 6.12 testing
 
 ktls-cost:
 	@tests/bootstrap.sh build test ebpf-kernels
