@@ -33,7 +33,7 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
         }
         let series = interleave(effort.rounds, "µs", &mut contenders)?;
         let ratio = series[0].over(&series[1]);
-        report.promise(ratio.name.clone(), 1.03, ratio.summary.median);
+        report.promise(ratio.name.clone(), 1.02, ratio.summary.median);
         report.ratios.push(ratio);
         report.series.extend(series);
     }
