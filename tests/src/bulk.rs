@@ -1,11 +1,13 @@
 //! Many bytes whose loss, repetition or disorder shows, and their exchange in both directions at once.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::PROMPT;
+use crate::backend::{Backend, Stream};
 use crate::client::Session;
 
 /// Deterministic bytes that compress and repeat nowhere near a buffer's size (xorshift64).
@@ -69,6 +71,22 @@ pub fn exchange(session: &mut Session, up: &[u8]) -> Vec<u8> {
             let _ = poll(&mut [PollFd::new(sock, interest)], Some(&A_MOMENT));
         }
     }
+}
+
+/// A backend that expects `bytes(2, length)`, and sends `bytes(1, length)` at the same time.
+pub fn exchanging(length: usize) -> Backend {
+    Backend::tcp(move |stream: Stream| {
+        let (mut to, mut from) = stream.split();
+        let writer = std::thread::spawn(move || {
+            to.write_all(&bytes(1, length)).expect("clinch takes it");
+            to.shutdown(Shutdown::Write).expect("open");
+        });
+        let mut got = Vec::new();
+        from.read_to_end(&mut got).expect("a clean end");
+        assert!(got == bytes(2, length), "{} other bytes", got.len());
+        writer.join().expect("written");
+        drop(from);
+    })
 }
 
 /// How long to wait for the socket before the deadline is looked at.

@@ -10,8 +10,8 @@ use std::net::{Shutdown, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use clinch_tests::backend::{Backend, Stream};
-use clinch_tests::bulk::{bytes, exchange};
+use clinch_tests::backend::Backend;
+use clinch_tests::bulk::{bytes, exchange, exchanging};
 use clinch_tests::client::{Client, Offer};
 use clinch_tests::process::{self, Clinch};
 use clinch_tests::setup::{Setup, assert_stapled};
@@ -61,22 +61,6 @@ fn offering(setup: &Setup, suite: CipherSuite) -> Client {
         ..Offer::default()
     };
     Client::offering(setup.authority.root(), &offer)
-}
-
-/// A backend that checks what it gets, and sends as much.
-fn exchanging(length: usize) -> Backend {
-    Backend::tcp(move |stream: Stream| {
-        let (mut to, mut from) = stream.split();
-        let writer = std::thread::spawn(move || {
-            to.write_all(&bytes(1, length)).expect("clinch takes it");
-            to.shutdown(Shutdown::Write).expect("open");
-        });
-        let mut got = Vec::new();
-        from.read_to_end(&mut got).expect("a clean end");
-        assert!(got == bytes(2, length), "{} other bytes", got.len());
-        writer.join().expect("written");
-        drop(from);
-    })
 }
 
 #[test]

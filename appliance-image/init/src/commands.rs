@@ -46,18 +46,22 @@ impl Machinery {
             let _ = tell.send(Heard::Down(Down::Restart));
         };
         match command {
-            Command::Status => Ok(format!(
-                "version {} slot {} clinch {} started {} steering {}",
-                self.version,
-                self.slot.as_ref().map_or("none".to_owned(), Slot::name),
-                if self.clinch.is_ready() {
-                    "serves"
-                } else {
-                    "does not serve"
-                },
-                self.clinch.starts(),
-                screen::steering(&screen::status(&self.children, &self.clinch)),
-            )),
+            Command::Status => {
+                let status = screen::status(&self.children, &self.clinch);
+                Ok(format!(
+                    "version {} slot {} clinch {} started {} steering {} kTLS {}",
+                    self.version,
+                    self.slot.as_ref().map_or("none".to_owned(), Slot::name),
+                    if self.clinch.is_ready() {
+                        "serves"
+                    } else {
+                        "does not serve"
+                    },
+                    self.clinch.starts(),
+                    screen::steering(&status),
+                    screen::ktls(&status),
+                ))
+            }
             Command::Update => {
                 let slot = self.update(body)?;
                 restart();

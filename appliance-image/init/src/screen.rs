@@ -69,6 +69,20 @@ pub fn steering(status: &serde_json::Value) -> &str {
     status["steering_mode"].as_str().unwrap_or("unknown")
 }
 
+/// How many connections the kernel has sealed, or that no listener has asked it to.
+pub fn ktls(status: &serde_json::Value) -> String {
+    if status["ktls"].is_null() {
+        return "off".to_owned();
+    }
+    sum(status, "ktls").to_string()
+}
+
+/// A figure of all workers.
+fn sum(status: &serde_json::Value, figure: &str) -> u64 {
+    let workers = status["workers"].as_array().into_iter().flatten();
+    workers.filter_map(|worker| worker[figure].as_u64()).sum()
+}
+
 fn steady(facts: &Facts, network: &Network, clinch: &Clinch, status: &serde_json::Value) -> String {
     let mut text = format!(
         "clinch appliance {}, {}\n{}\n",
@@ -129,11 +143,8 @@ fn moving(rate: Option<u64>) -> String {
 }
 
 fn rate(status: &serde_json::Value, before: &mut Option<(u64, Instant)>) -> Option<u64> {
-    let workers = status["workers"].as_array()?;
-    let total: u64 = workers
-        .iter()
-        .filter_map(|worker| worker["handshakes"].as_u64())
-        .sum();
+    status["workers"].as_array()?;
+    let total = sum(status, "handshakes");
     let now = Instant::now();
     let (last, at) = before.replace((total, now))?;
     Some(total.saturating_sub(last) / now.duration_since(at).as_secs().max(1))

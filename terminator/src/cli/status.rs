@@ -101,7 +101,8 @@ fn heading(report: &Report) -> String {
     }
     let _ = writeln!(text, "steering {}", report.steering_mode);
     if let Some(ktls) = &report.ktls {
-        let _ = writeln!(text, "kTLS {ktls}");
+        let taken: u64 = report.workers.iter().map(|worker| worker.ktls).sum();
+        let _ = writeln!(text, "kTLS {ktls}; {taken} connections");
     }
     if let Some(control) = &report.control {
         let _ = writeln!(

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::counters::{Completed, Counters, HandshakeFailure, Reason, Stapling};
+use super::counters::{Completed, Counters, HandshakeFailure, Offload, Reason, Stapling};
 use super::instance::{Instance, ListenerView, Phase, VERSION};
 use crate::clock;
 use crate::control::Status;
@@ -72,6 +72,8 @@ pub struct WorkerReport {
     pub resumed: u64,
     /// Full handshakes in which a staple was sent.
     pub stapled: u64,
+    /// Connections whose records the kernel has taken over (kTLS).
+    pub ktls: u64,
     /// Handshakes that failed.
     pub handshake_failures: u64,
     /// Plaintext bytes from clients to backends.
@@ -145,6 +147,7 @@ impl WorkerReport {
             handshakes: completed(Completed::ALL),
             resumed: completed(&[Completed::Tls12Resumed, Completed::Tls13Resumed]),
             stapled: counters.stapling.value(Stapling::Stapled),
+            ktls: counters.offloads.value(Offload::Offloaded),
             handshake_failures: HandshakeFailure::ALL
                 .iter()
                 .map(|reason| counters.handshake_failures.value(*reason))

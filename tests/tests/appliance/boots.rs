@@ -1,9 +1,14 @@
 //! Every way in which a machine starts, each up to a stapled handshake.
 
 use std::fs;
+use std::net::SocketAddr;
 
 use clinch_tests::appliance::disks::{self, Refused};
-use clinch_tests::appliance::{Firmware, Machine, Parts, Place, image, record};
+use clinch_tests::appliance::{
+    Firmware, HOST, Machine, Parts, Place, image, operator, port, record,
+};
+use clinch_tests::bulk::{bytes, exchange, exchanging};
+use clinch_tests::client::Client;
 use clinch_tests::responder::Mode;
 
 #[test]
@@ -23,6 +28,44 @@ fn a_fresh_machine_serves_closed_and_a_restart_needs_no_responder() {
     machine.says("init: proved:");
     place.assert_stapled();
     assert_eq!(place.responder.count(), asked);
+}
+
+#[test]
+fn the_kernel_seals_what_a_listener_with_ktls_sends() {
+    const LENGTH: usize = 4 << 20;
+    let place = Place::new();
+    let backend = exchanging(LENGTH);
+    let text = place.read("clinch.toml");
+    let text = text.replace("[listen.public]\n", "[listen.public]\nktls = true\n");
+    let at = format!(
+        "{HOST}:{}",
+        backend.written().rsplit(":").next().expect("a port")
+    );
+    place.write("clinch.toml", &text.replace(&format!("{HOST}:9"), &at));
+    let key = place.allow_operator();
+    let (state, volume, admin) = (place.state(), place.volume(), port());
+    let mut parts = place.parts(&[&state, &volume]);
+    parts.forwards.push((admin, 9443));
+    let mut machine = Machine::start(&parts);
+    machine.says("init: proved:");
+    assert!(
+        !machine.said().contains("configuration_warning"),
+        "{}",
+        machine.said()
+    );
+    let sealed = || {
+        let said = operator::command(admin, &key, &["status"]).text;
+        let count = said.rsplit("kTLS ").next().unwrap_or_default();
+        count.trim().parse::<u64>().expect(&said)
+    };
+    let before = sealed();
+    let client = Client::new(place.authority.root());
+    let address = SocketAddr::from(([127, 0, 0, 1], place.port));
+    let mut session = client.connect(address, "edge.test").expect("a handshake");
+    let got = exchange(&mut session, &bytes(2, LENGTH));
+    assert!(got == bytes(1, LENGTH), "{} other bytes", got.len());
+    assert_eq!(sealed(), before + 1);
+    machine.assert_sound();
 }
 
 #[test]

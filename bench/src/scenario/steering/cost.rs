@@ -111,6 +111,10 @@ fn wait(bench: &Bench, at: &Running, sites: &Sites) -> Result<Sample> {
         ("p90 ms".to_owned(), ms(0.9)),
         ("p99 ms".to_owned(), ms(0.99)),
     ]);
+    for (phase, name) in [(Phase::Connect, "connect"), (Phase::Handshake, "handshake")] {
+        let median = recorder.histogram(phase).value_at_quantile(0.5) as f64 / 1e6;
+        sample.detail.insert(format!("{name} p50 ms"), median);
+    }
     Ok(sample)
 }
 
