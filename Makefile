@@ -50,8 +50,8 @@ help:
 
 demo:
 	@tests/bootstrap.sh build demo
-	cargo build --profile demo --locked -p clinch
-	@$${CARGO_TARGET_DIR:-target}/demo/clinch demo $(CLINCH_DEMO_ARGS)
+	cargo build --profile quick --locked -p clinch
+	@$${CARGO_TARGET_DIR:-target}/quick/clinch demo $(CLINCH_DEMO_ARGS)
 
 test:
 	@tests/bootstrap.sh build demo test image-quick
@@ -67,13 +67,13 @@ ebpf-check:
 
 ebpf-kernels:
 	@tests/bootstrap.sh build test ebpf-kernels
-	cargo build --locked -p clinch --bin clinch
-	tests/kernels/run.sh steering $${CARGO_TARGET_DIR:-target}/debug/clinch "$$(cargo test --locked -p clinch-tests --test steering --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))$$/\1/p')"
+	cargo build --profile quick --locked -p clinch
+	tests/kernels/run.sh steering $${CARGO_TARGET_DIR:-target}/quick/clinch "$$(cargo test --locked -p clinch-tests --test steering --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))$$/\1/p')"
 
 ktls-kernels:
 	@tests/bootstrap.sh build test ebpf-kernels
-	cargo build --locked -p clinch --bin clinch
-	tests/kernels/run.sh ktls $${CARGO_TARGET_DIR:-target}/debug/clinch "$$(cargo test --locked -p clinch-tests --test ktls --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))$$/\1/p')" 6.1 6.12 testing
+	cargo build --profile quick --locked -p clinch
+	tests/kernels/run.sh ktls $${CARGO_TARGET_DIR:-target}/quick/clinch "$$(cargo test --locked -p clinch-tests --test ktls --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))$$/\1/p')" 6.1 6.12 testing
 
 ktls-cost:
 	@tests/bootstrap.sh build test ebpf-kernels
