@@ -187,6 +187,14 @@ impl Scene {
         netstat(&self.network.on_server("cat", &["/proc/net/netstat"]), name)
     }
 
+    /// Segments that clients have sent again.
+    pub(crate) fn repeated(&self) -> u64 {
+        netstat(
+            &self.network.on_client("cat", &["/proc/net/snmp"]),
+            "RetransSegs",
+        )
+    }
+
     /// Gives the server a configuration with this table, and waits until it is in force.
     pub(crate) fn reload(&self) {
         let applied = || self.clinch.count("clinch_reloads_total", &["applied"]);
@@ -230,7 +238,7 @@ pub(crate) fn rounds(quick: usize, full: usize) -> usize {
     }
 }
 
-/// A figure of /proc/net/netstat.
+/// A figure of /proc/net/netstat, or of /proc/net/snmp.
 fn netstat(text: &str, name: &str) -> u64 {
     let mut lines = text.lines();
     while let (Some(names), Some(values)) = (lines.next(), lines.next()) {

@@ -46,7 +46,8 @@ fn a_hello_split_at_any_byte_reaches_its_core() {
     }
     assert!(scene.event("hash_beyond_first_segment") > 0);
     assert!(scene.event("steered") > 0);
-    assert_eq!(scene.netstat("SyncookiesFailed"), 0);
+    // On a slow machine a client repeats a segment that arrives after its connection's end.
+    assert!(scene.netstat("SyncookiesFailed") <= scene.repeated());
 }
 
 #[test]
