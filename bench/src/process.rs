@@ -189,6 +189,45 @@ impl Server {
     }
 }
 
+/// Keeps every core from halting, with a loop that anybody else goes before, as long as it lives: a virtual
+/// core that has halted takes the host tens of microseconds to wake.
+pub struct Awake(Vec<Child>);
+
+impl Awake {
+    /// Begins.
+    pub fn start() -> Result<Self> {
+        let cores = std::thread::available_parallelism()?.get();
+        let mut awake = Self(Vec::with_capacity(cores));
+        for core in 0..cores {
+            let loops = Command::new("setpriv")
+                .args([
+                    "--pdeathsig",
+                    "KILL",
+                    "chrt",
+                    "--idle",
+                    "0",
+                    "taskset",
+                    "-c",
+                ])
+                .args([&core.to_string(), "sh", "-c", "while :; do :; done"])
+                .spawn()
+                .context("cannot run setpriv: util-linux is needed")?;
+            awake.0.push(loops);
+        }
+        Ok(awake)
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // It may have ended already; there is nothing else to do for it.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {

@@ -11,6 +11,7 @@ use super::super::{open_loop, plan_for};
 use super::server::{self, Sites};
 use crate::bench::Bench;
 use crate::peers::Running;
+use crate::process::Awake;
 use crate::report::Report;
 use crate::rounds::{Contender, Ratio, Sample, interleave};
 
@@ -18,7 +19,8 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
     let mut report = Report::new(
         "steering",
         "µs of the server's CPU per connection (full TLS 1.3 handshake, X25519, closed loop, two workers, two \
-         names on either's core), and ms until the handshake is complete at 400/s (open loop, random arrivals)",
+         names on either's core), and ms until the handshake is complete at 400/s (open loop, random arrivals), also with \
+         cores that never halt",
     );
     let mut sites = Sites::new(bench, "steering-cost")?;
     for (name, core) in [("a.bench.test", 0), ("b.bench.test", 1)] {
@@ -52,21 +54,33 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
     report.ratios.extend([ratio, all]);
     report.series.extend(series);
 
-    let mut contenders = Vec::new();
-    for (name, at) in both {
-        let sites = &sites;
-        contenders.push(Contender::new(
-            format!("wait, steering {name}"),
-            move || wait(bench, at, sites),
-        ));
-    }
+    waits(bench, &sites, both, rounds, "", &mut report)?;
+    let awake = Awake::start()?;
+    waits(bench, &sites, both, rounds, ", cores awake", &mut report)?;
+    drop(awake);
+    Ok(report)
+}
+
+/// The waits of both in turns, and what was promised of them.
+fn waits(
+    bench: &Bench,
+    sites: &Sites,
+    both: [(&str, &Running); 2],
+    rounds: u32,
+    how: &str,
+    report: &mut Report,
+) -> Result<()> {
+    let mut contenders = both.map(|(name, at)| {
+        let name = format!("wait, steering {name}{how}");
+        Contender::new(name, move || wait(bench, at, sites))
+    });
     let series = interleave(rounds, "ms", &mut contenders)?;
-    drop(contenders);
     let ratio = series[0].over(&series[1]);
-    report.promise("p50 of the wait, on ÷ off", 1.05, ratio.summary.median);
+    let name = format!("p50 of the wait{how}, on ÷ off");
+    report.promise(name, 1.05, ratio.summary.median);
     report.ratios.push(ratio);
     report.series.extend(series);
-    Ok(report)
+    Ok(())
 }
 
 fn plan(bench: &Bench, at: &Running, sites: &Sites, pace: Pace) -> Result<Plan> {
