@@ -45,17 +45,24 @@ package() {
     archive apt-cache "$1" depends "$meta" | awk '/Depends: linux-image-/ { print $2; exit }'
 }
 
-# fetch PACKAGE SERIES: leaves $cache/PACKAGE/{boot,lib}.
+# fetch PACKAGE SERIES: leaves kernel and modules in $cache/PACKAGE/{boot,lib}. Newer packages are several.
 fetch() {
-    [ ! -e "$cache/$1/boot" ] || return 0
+    [ ! -e "$cache/$1/complete" ] || return 0
     echo "fetching $1"
-    rm -rf "$cache/fetch"
+    rm -rf "$cache/fetch" "${cache:?}/$1"
     mkdir -p "$cache/fetch"
-    (cd "$cache/fetch" && archive apt-get "$2" download -qq "$1")
-    dpkg-deb -x "$cache"/fetch/*.deb "$cache/$1"
-    # Newer packages have their modules where /lib leads.
+    parts=$(archive apt-cache "$2" depends "$1" | awk '/Depends: linux-(binary|modules)-/ { print $2 }')
+    # shellcheck disable=SC2086 # one word per package
+    (cd "$cache/fetch" && archive apt-get "$2" download -qq "$1" $parts)
+    for file in "$cache"/fetch/*.deb; do dpkg-deb -x "$file" "$cache/$1"; done
+    # Where everything is below /usr.
     [ -e "$cache/$1/lib" ] || ln -s usr/lib "$cache/$1/lib"
+    mkdir -p "$cache/$1/boot"
+    for kernel in "$cache/$1"/lib/modules/*/vmlinuz; do
+        [ ! -e "$kernel" ] || ln -s "$kernel" "$cache/$1/boot/vmlinuz-$(basename "$(dirname "$kernel")")"
+    done
     rm -rf "$cache/fetch"
+    touch "$cache/$1/complete"
 }
 
 # put FILE ROOT: a file at its own path, and the libraries that it is linked with.
@@ -85,7 +92,9 @@ initrd() {
     mkdir -p "$root/$modules/kernel/drivers/net"
     for part in net lib crypto arch; do cp -r "$2/$modules/kernel/$part" "$root/$modules/kernel/"; done
     cp "$2/$modules"/kernel/drivers/net/veth.ko* "$root/$modules/kernel/drivers/net/"
-    cp "$2/$modules"/modules.builtin* "$2/$modules/modules.order" "$root/$modules/"
+    for list in "$2/$modules"/modules.builtin* "$2/$modules/modules.order"; do
+        [ ! -e "$list" ] || cp "$list" "$root/$modules/"
+    done
     depmod -b "$root" "$1" 2>/dev/null
     printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n' > "$root/etc/passwd"
     printf 'root:x:0:\nnogroup:x:65534:\n' > "$root/etc/group"
