@@ -7,7 +7,7 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::PROMPT;
-use crate::backend::{Backend, Stream};
+use crate::backend::Stream;
 use crate::client::Session;
 
 /// Deterministic bytes that compress and repeat nowhere near a buffer's size (xorshift64).
@@ -73,20 +73,23 @@ pub fn exchange(session: &mut Session, up: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A backend that expects `bytes(2, length)`, and sends `bytes(1, length)` at the same time.
-pub fn exchanging(length: usize) -> Backend {
-    Backend::tcp(move |stream: Stream| {
-        let (mut to, mut from) = stream.split();
-        let writer = std::thread::spawn(move || {
-            to.write_all(&bytes(1, length)).expect("clinch takes it");
-            to.shutdown(Shutdown::Write).expect("open");
-        });
-        let mut got = Vec::new();
-        from.read_to_end(&mut got).expect("a clean end");
-        assert!(got == bytes(2, length), "{} other bytes", got.len());
-        writer.join().expect("written");
-        drop(from);
-    })
+/// The backend's side of an [`exchange`]: expects `bytes(2, length)`, and sends `bytes(1, length)` at the
+/// same time.
+///
+/// # Panics
+/// When it gets others.
+pub fn answer(stream: Stream, length: usize) {
+    let (mut to, mut from) = stream.split();
+    let writer = std::thread::spawn(move || {
+        to.write_all(&bytes(1, length)).expect("clinch takes it");
+        to.shutdown(Shutdown::Write).expect("open");
+    });
+    let mut got = Vec::new();
+    from.read_to_end(&mut got).expect("a clean end");
+    assert!(got == bytes(2, length), "{} other bytes", got.len());
+    writer.join().expect("written");
+    // Only now, so that the client knows that the backend was content.
+    drop(from);
 }
 
 /// How long to wait for the socket before the deadline is looked at.

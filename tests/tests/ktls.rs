@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clinch_tests::backend::Backend;
-use clinch_tests::bulk::{bytes, exchange, exchanging};
+use clinch_tests::bulk::{answer, bytes, exchange};
 use clinch_tests::client::{Client, Offer};
 use clinch_tests::process::{self, Clinch};
 use clinch_tests::setup::{Setup, assert_stapled};
@@ -66,7 +66,7 @@ fn offering(setup: &Setup, suite: CipherSuite) -> Client {
 #[test]
 fn each_suite_passes_megabytes_both_ways_and_is_counted() {
     const LENGTH: usize = 5 << 20;
-    let backend = exchanging(LENGTH);
+    let backend = Backend::tcp(|stream| answer(stream, LENGTH));
     let (setup, clinch) = site(&backend, "");
     for (suite, name) in SUITES {
         let before = clinch.count(CONNECTIONS, &[outcome(name)]);

@@ -6,8 +6,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use clinch_tests::PROMPT;
-use clinch_tests::backend::{self, Backend, Hanging, Stream, socket_path};
-use clinch_tests::bulk::{bytes, exchange};
+use clinch_tests::backend::{self, Backend, Hanging, socket_path};
+use clinch_tests::bulk::{answer, bytes, exchange};
 use clinch_tests::client::{Client, Session};
 use clinch_tests::process::Clinch;
 use clinch_tests::setup::Setup;
@@ -37,23 +37,7 @@ fn both_versions(setup: &Setup) -> [Client; 2] {
 fn megabytes_pass_unchanged_in_both_directions_at_once() {
     const LENGTH: usize = 12 << 20;
     let dir = tempfile::tempdir().expect("a directory");
-    let serve = |stream: Stream| {
-        let (mut to, mut from) = stream.split();
-        let writer = std::thread::spawn(move || {
-            to.write_all(&bytes(1, LENGTH)).expect("clinch takes it");
-            to.shutdown(Shutdown::Write).expect("open");
-        });
-        let mut got = Vec::new();
-        from.read_to_end(&mut got).expect("a clean end");
-        assert!(
-            got == bytes(2, LENGTH),
-            "the backend got {} other bytes",
-            got.len()
-        );
-        writer.join().expect("written");
-        // Only now, so that the client knows that the backend was content.
-        drop(from);
-    };
+    let serve = |stream| answer(stream, LENGTH);
     let tcp = Backend::tcp(serve);
     let unix = Backend::unix(&socket_path(dir.path(), "bulk"), serve);
     for backend in [tcp.written(), unix.written()] {

@@ -7,7 +7,8 @@ use clinch_tests::appliance::disks::{self, Refused};
 use clinch_tests::appliance::{
     Firmware, HOST, Machine, Parts, Place, image, operator, port, record,
 };
-use clinch_tests::bulk::{bytes, exchange, exchanging};
+use clinch_tests::backend::Backend;
+use clinch_tests::bulk::{answer, bytes, exchange};
 use clinch_tests::client::Client;
 use clinch_tests::responder::Mode;
 
@@ -34,7 +35,7 @@ fn a_fresh_machine_serves_closed_and_a_restart_needs_no_responder() {
 fn the_kernel_seals_what_a_listener_with_ktls_sends() {
     const LENGTH: usize = 4 << 20;
     let place = Place::new();
-    let backend = exchanging(LENGTH);
+    let backend = Backend::tcp(|stream| answer(stream, LENGTH));
     let text = place.read("clinch.toml");
     let text = text.replace("[listen.public]\n", "[listen.public]\nktls = true\n");
     let at = format!(
