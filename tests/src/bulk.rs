@@ -1,6 +1,6 @@
 //! Many bytes whose loss, repetition or disorder shows, and their exchange in both directions at once.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::time::Instant;
 
@@ -47,10 +47,10 @@ pub fn exchange(session: &mut Session, up: &[u8]) -> Vec<u8> {
             }
         }
         let mut idle = true;
-        while conn.wants_write() && conn.write_tls(sock).is_ok() {
+        while conn.wants_write() && ready(conn.write_tls(sock)) {
             idle = false;
         }
-        if !ended && conn.read_tls(sock).is_ok() {
+        if !ended && ready(conn.read_tls(sock)) {
             idle = false;
             let state = conn.process_new_packets().expect("clinch speaks TLS");
             ended = state.peer_has_closed();
@@ -70,6 +70,16 @@ pub fn exchange(session: &mut Session, up: &[u8]) -> Vec<u8> {
             // What is not ready within the deadline fails above.
             let _ = poll(&mut [PollFd::new(sock, interest)], Some(&A_MOMENT));
         }
+    }
+}
+
+/// Whether the socket could do it now.
+#[track_caller]
+fn ready(done: io::Result<usize>) -> bool {
+    match done {
+        Ok(_) => true,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+        Err(error) => panic!("the connection broke: {error}"),
     }
 }
 

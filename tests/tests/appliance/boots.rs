@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use clinch_tests::appliance::disks::{self, Refused};
 use clinch_tests::appliance::{
-    Firmware, HOST, Machine, Parts, Place, image, operator, port, record,
+    Firmware, HOST, Machine, Parts, Place, address, image, operator, port, record,
 };
 use clinch_tests::backend::Backend;
 use clinch_tests::bulk::{answer, bytes, exchange};
@@ -35,7 +35,8 @@ fn a_fresh_machine_serves_closed_and_a_restart_needs_no_responder() {
 fn the_kernel_seals_what_a_listener_with_ktls_sends() {
     const LENGTH: usize = 4 << 20;
     let place = Place::new();
-    let backend = Backend::tcp(|stream| answer(stream, LENGTH));
+    // QEMU reaches 127.0.0.1 of the host and no other loopback address.
+    let backend = Backend::tcp_on(address(), |stream| answer(stream, LENGTH));
     let text = place.read("clinch.toml");
     let text = text.replace("[listen.public]\n", "[listen.public]\nktls = true\n");
     let at = format!(
@@ -61,8 +62,8 @@ fn the_kernel_seals_what_a_listener_with_ktls_sends() {
     };
     let before = sealed();
     let client = Client::new(place.authority.root());
-    let address = SocketAddr::from(([127, 0, 0, 1], place.port));
-    let mut session = client.connect(address, "edge.test").expect("a handshake");
+    let edge = SocketAddr::from(([127, 0, 0, 1], place.port));
+    let mut session = client.connect(edge, "edge.test").expect("a handshake");
     let got = exchange(&mut session, &bytes(2, LENGTH));
     assert!(got == bytes(1, LENGTH), "{} other bytes", got.len());
     assert_eq!(sealed(), before + 1);
