@@ -21,6 +21,8 @@ use rustls::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::relay::HANDSHAKE;
+
 /// The cipher suites measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suite {
@@ -218,6 +220,15 @@ impl Connection {
             );
         }
         Ok(connection)
+    }
+
+    /// In the clear: as many bytes to and fro as a handshake has.
+    pub async fn flights(&mut self, buffer: &mut [u8]) -> Result<()> {
+        let [hello, flight, finished] = HANDSHAKE;
+        self.stream.write_all(&vec![0; hello]).await?;
+        self.stream.read_exact(&mut buffer[..flight]).await?;
+        self.stream.write_all(&vec![0; finished]).await?;
+        Ok(())
     }
 
     /// Asks for `path` and reads the whole answer; says how long its body was.

@@ -17,6 +17,8 @@ pub enum Pattern {
     Handshake,
     /// One small request to the backend, its answer, close.
     Request,
+    /// The same after as many bytes to and fro as a handshake has: for the relay without TLS that expects them.
+    FlightsAndRequest,
     /// One answer of so many bytes, close.
     Bulk(u64),
 }
@@ -95,6 +97,10 @@ async fn connection(load: &Load, buffer: &mut [u8]) -> Result<(Duration, u64)> {
     let bytes = match load.pattern {
         Pattern::Handshake => 0,
         Pattern::Request => connection.request("/", buffer).await?,
+        Pattern::FlightsAndRequest => {
+            connection.flights(buffer).await?;
+            connection.request("/", buffer).await?
+        }
         Pattern::Bulk(bytes) => {
             connection
                 .request(&format!("/bytes/{bytes}"), buffer)

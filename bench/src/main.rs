@@ -96,6 +96,9 @@ enum Command {
         backend: SocketAddr,
         /// How to speak to the kernel.
         runtime: Runtime,
+        /// Exchange as many bytes as a handshake has, first.
+        #[arg(long)]
+        flights: bool,
     },
 }
 
@@ -137,7 +140,8 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             listen,
             backend,
             runtime,
-        } => return relay::run(listen, backend, runtime).map(|()| ExitCode::SUCCESS),
+            flights,
+        } => return relay::run(listen, backend, runtime, flights).map(|()| ExitCode::SUCCESS),
     };
     let mut effort = if arguments.quick {
         Effort::QUICK

@@ -489,18 +489,24 @@ pub fn start_many(bench: &Bench, peer: Option<Peer>, many: &Many<'_>) -> Result<
     Ok(Running { server, address })
 }
 
-/// Starts the relay without TLS, which is this program in another role.
-pub fn plain_relay(bench: &Bench, runtime: relay::Runtime) -> Result<Running> {
+/// Starts the relay without TLS, which is this program in another role. `flights`: it expects as many
+/// bytes to and fro as a handshake has, first.
+pub fn plain_relay(bench: &Bench, runtime: relay::Runtime, flights: bool) -> Result<Running> {
     let address = free_address()?;
-    let name = format!("plain-relay-{runtime:?}").to_lowercase();
+    let with = if flights { "-flights" } else { "" };
+    let name = format!("plain-relay-{runtime:?}{with}").to_lowercase();
+    let flights = flights.then(|| "--flights".to_owned());
     let launch = Launch {
         program: std::env::current_exe()?,
-        arguments: vec![
+        arguments: [
             "plain-relay".to_owned(),
             address.to_string(),
             bench.backend.to_string(),
             format!("{runtime:?}").to_lowercase(),
-        ],
+        ]
+        .into_iter()
+        .chain(flights)
+        .collect(),
         environment: Vec::new(),
         log: log(bench, &name),
         cores: vec![SERVER_CORE],
