@@ -2,13 +2,16 @@
 //! by the next, and that the key is the leaf's.
 
 use std::fmt;
+use std::sync::Arc;
 
+use rustls::crypto::aws_lc_rs::sign::{any_ecdsa_type, any_supported_type};
+use rustls::sign::SigningKey;
 use rustls_pki_types::pem::{Error as PemError, PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroize as _;
 
 use super::leaf::{parse_certificate, printable};
-use super::{IdentityError, Leaf, Signed, Tolerance};
+use super::{IdentityError, KeyKind, Leaf, Signed, Tolerance};
 
 /// A certificate chain whose leaf was parsed, whose order was checked (each certificate is issued
 /// and signed by the next), and whose key is the leaf's.
@@ -50,6 +53,22 @@ impl Identity {
         };
         check_key(&identity)?;
         Ok(identity)
+    }
+
+    /// A key object that signs, made anew.
+    ///
+    /// What the leaf says about the key's kind is tried first: to try RSA, as rustls does, parses a key
+    /// for ECDSA twice, and each time its point is computed.
+    ///
+    /// # Errors
+    /// The key is malformed, or of a kind that rustls does not sign with.
+    pub fn signing_key(&self) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+        if self.leaf.key_kind == KeyKind::Ecdsa
+            && let Ok(key) = any_ecdsa_type(&self.key)
+        {
+            return Ok(key);
+        }
+        any_supported_type(&self.key)
     }
 
     /// The certificate that issued the leaf, where the chain carries it.
@@ -127,7 +146,8 @@ fn pem_error(error: &PemError) -> String {
 }
 
 fn check_key(identity: &Identity) -> Result<(), IdentityError> {
-    let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&identity.key)
+    let signer = identity
+        .signing_key()
         .map_err(|error| IdentityError::BadKey(error.to_string()))?;
     let certificate = parse_certificate(&identity.chain[0])?;
     let own = signer.public_key();

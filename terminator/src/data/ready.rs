@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use lru::LruCache;
 use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
-use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
 use super::backend::{Backend, Backends};
@@ -199,7 +199,7 @@ impl Ready {
 
 impl ReadyCertificate {
     fn new(certificate: &crate::snapshot::Certificate, epoch: u64) -> Result<Self, rustls::Error> {
-        let key = signing_key(certificate)?;
+        let key = certificate.identity.signing_key()?;
         let chain = certificate.identity.chain.clone();
         Ok(Self {
             plain: Arc::new(CertifiedKey::new(chain, key)),
@@ -219,13 +219,6 @@ fn fallback(table: &Table, listener: usize, site: SiteIndex) -> Vec<CertificateI
     let theirs = default.map(|default| table.sites[default].certificates.iter());
     let theirs = theirs.into_iter().flatten().copied();
     theirs.filter(|index| !own.contains(index)).collect()
-}
-
-/// A key object of this core's own, from the key's bytes.
-pub(super) fn signing_key(
-    certificate: &crate::snapshot::Certificate,
-) -> Result<Arc<dyn SigningKey>, rustls::Error> {
-    rustls::crypto::aws_lc_rs::sign::any_supported_type(&certificate.identity.key)
 }
 
 /// The TLS configuration for a listener's policy and a site's ALPN.

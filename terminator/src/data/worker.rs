@@ -132,7 +132,7 @@ fn warm_up(snapshot: &Snapshot) -> Result<(), rustls::Error> {
         }
     }
     if let Some(certificate) = snapshot.table.certificates.first() {
-        let key = ready::signing_key(certificate)?;
+        let key = certificate.identity.signing_key()?;
         let schemes = rustls::crypto::aws_lc_rs::default_provider()
             .signature_verification_algorithms
             .supported_schemes();
