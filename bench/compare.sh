@@ -4,8 +4,9 @@
 #   bench/compare.sh REV [clinch-bench options, e.g. --rounds 3]
 #
 # Exit code 0: no; 3: dearer by more than 5 % outside the noise; 1: it could not be found out.
-# Builds of a base are kept under target/compare, one program for each commit. Both are built in one target
-# folder: what they depend on, which is most of the work, is built once where it is the same.
+# Builds of a base are kept under target/compare, one program for each commit. Bases have a target folder of
+# their own: for cargo the same package of two trees is one, and it takes for fresh what was built later than
+# the sources were changed, though from the other tree.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -27,9 +28,14 @@ if [ ! -x "$program" ]; then
     trap 'git worktree remove --force "$tree" 2>/dev/null || true' EXIT INT TERM
     git worktree add --quiet --detach "$tree" "$commit"
     # With clinch-bench, as below: cargo chooses features by all that it builds, and both must have the same.
-    (cd "$tree" && CARGO_TARGET_DIR="$target" cargo build --release --locked -p clinch -p clinch-bench)
-    cp "$target/release/clinch" "$program.new" && mv "$program.new" "$program"
+    (cd "$tree" && CARGO_TARGET_DIR="$kept/target" cargo build --release --locked -p clinch -p clinch-bench)
+    cp "$kept/target/release/clinch" "$program.new" && mv "$program.new" "$program"
 fi
 echo "building clinch of the working tree"
 cargo build --release --locked -p clinch -p clinch-bench
+# Their debug information names their folders, so that even the same sources differ.
+if cmp -s "$target/release/clinch" "$program"; then
+    echo "bench/compare.sh: both builds are one program: nothing was compared" >&2
+    exit 1
+fi
 "$target/release/clinch-bench" --no-record "$@" compare --base "$program"

@@ -86,13 +86,14 @@ fn a_machine_of_128_mib_serves_and_steers() {
 }
 
 #[test]
-fn bios_boots_and_serves_on_an_e1000e() {
+fn bios_boots_in_128_mib_and_serves_on_an_e1000e() {
     let place = Place::new();
     let disk = disks::copy("clinch-bios.img", place.dir.path());
     let volume = place.volume();
     let mut machine = Machine::start(&Parts {
         firmware: Firmware::Bios,
         card: "e1000e",
+        memory: 128,
         ..place.parts(&[&disk, &volume])
     });
     record("BIOS", machine.says("init: proved:"));
