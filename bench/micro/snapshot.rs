@@ -85,7 +85,7 @@ fn large_table(site: &pki::Site, certificates: usize) -> Table {
         key: key.clone_key(),
     };
     let all = (0..certificates).map(|_| Certificate {
-        identity: identity(),
+        identity: Arc::new(identity()),
         staple_required: false,
         on_revoked: clinch::config::OnRevoked::Refuse,
     });

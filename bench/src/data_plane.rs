@@ -227,7 +227,7 @@ fn table(config: &Config, crowd: u32) -> Result<(Table, Vec<Arc<VerifiedStaple>>
             .first()
             .context("a site without a certificate")?;
         certificates.push(Certificate {
-            identity: identity(files)?,
+            identity: Arc::new(identity(files)?),
             staple_required: false,
             on_revoked: clinch::config::OnRevoked::Refuse,
         });
@@ -246,7 +246,7 @@ fn table(config: &Config, crowd: u32) -> Result<(Table, Vec<Arc<VerifiedStaple>>
         let site = site_at(&member.name, index, backends.clone());
         sites.push((site, vec![0], vec![member.name]));
         certificates.push(Certificate {
-            identity: member.identity,
+            identity: Arc::new(member.identity),
             staple_required: false,
             on_revoked: clinch::config::OnRevoked::Refuse,
         });

@@ -114,7 +114,7 @@ impl std::fmt::Display for BackendAddress {
 /// A certificate as the data plane sees it.
 pub struct Certificate {
     /// Chain and key, matched.
-    pub identity: Identity,
+    pub identity: Arc<Identity>,
     /// Without a valid staple, handshakes with this certificate are refused.
     pub staple_required: bool,
     /// What becomes of it once the CA has revoked it.

@@ -157,7 +157,7 @@ fn table(epoch: u64, backends: Vec<BackendAddress>, chain: &str, key: &str) -> T
         confinement: Default::default(),
     };
     let certificate = Certificate {
-        identity: identity.expect("an identity"),
+        identity: Arc::new(identity.expect("an identity")),
         staple_required: false,
         on_revoked: clinch::config::OnRevoked::Refuse,
     };

@@ -55,6 +55,15 @@ impl Identity {
         Ok(identity)
     }
 
+    /// Whether this key is what a PEM text holds, byte for byte.
+    pub fn has_key(&self, pem: &[u8]) -> bool {
+        key_from_pem(pem).is_ok_and(|mut key| {
+            let same = key == self.key;
+            key.zeroize();
+            same
+        })
+    }
+
     /// A key object that signs, made anew.
     ///
     /// What the leaf says about the key's kind is tried first: to try RSA, as rustls does, parses a key

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 
 use super::fetch;
 use super::files::{self, FileError};
@@ -151,8 +150,9 @@ impl std::fmt::Display for LoadError {
 impl std::error::Error for LoadError {}
 
 /// Reads all certificates and keys, resolves all backends, and builds the table of `epoch`.
-/// `kept` is the table in force: a key that can no longer be read, its privileges gone, is taken
-/// from there when the certificate did not change. Blocks: files and name resolution.
+/// `kept` is the table in force: certificates whose files hold what they held are taken from there, as
+/// they were checked then, and so is a key that can no longer be read, its privileges gone. Blocks: files
+/// and name resolution.
 pub fn load(
     config: &Config,
     epoch: u64,
@@ -165,10 +165,12 @@ pub fn load(
         Backend::Tcp(host) => Some(host.as_str()),
         Backend::Unix(_) => None,
     }));
+    let kept = kept.map_or(&[][..], |table| &table.certificates);
+    let kept = kept.iter().map(|c| (&c.identity.chain[..], &c.identity));
     let mut loader = Loader {
         listeners: &config.listeners,
         sites: &config.sites,
-        kept,
+        kept: kept.collect(),
         at,
         user,
         hosts,
@@ -220,7 +222,8 @@ fn covers(pattern: &str, name: &str) -> bool {
 struct Loader<'a> {
     listeners: &'a [Listener],
     sites: &'a [config::Site],
-    kept: Option<&'a Table>,
+    /// What is in force, by its chain.
+    kept: HashMap<&'a [CertificateDer<'static>], &'a Arc<Identity>>,
     at: SystemTime,
     /// Who clinch becomes.
     user: Option<Account>,
@@ -312,7 +315,7 @@ impl<'a> Loader<'a> {
             return Some(index);
         }
         let identity = match made.first() {
-            Some(&index) => copy(&self.certificates[index as usize].identity),
+            Some(&index) => Arc::clone(&self.certificates[index as usize].identity),
             None => match self.identity(files) {
                 Ok(identity) => {
                     self.check_validity(files, &identity);
@@ -331,7 +334,7 @@ impl<'a> Loader<'a> {
         Some(index)
     }
 
-    fn enter(&mut self, site: &'a config::Site, files: &CertificateFiles, identity: Identity) {
+    fn enter(&mut self, site: &'a config::Site, files: &CertificateFiles, identity: Arc<Identity>) {
         let trust = self.trust(site);
         let plan = plan(&identity, &site.ocsp, &trust);
         let must_staple = identity.leaf.must_staple;
@@ -398,23 +401,27 @@ impl<'a> Loader<'a> {
         trust
     }
 
-    fn identity(&mut self, files: &CertificateFiles) -> Result<Identity, String> {
+    fn identity(&mut self, files: &CertificateFiles) -> Result<Arc<Identity>, String> {
         let chain = files::read_chain(&files.cert).map_err(|error| error.to_string())?;
         let us = rustix::process::geteuid().as_raw();
         let mut owners = vec![us];
         owners.extend(self.user.as_ref().map(|user| user.uid));
+        let kept = self.kept_identity(&chain);
         match files::read_key(&files.key, &owners) {
-            Ok(key) => Identity::from_pem(&chain, &key).map_err(|error| {
-                format!(
-                    "{} with key {}: {error}",
-                    files.cert.display(),
-                    files.key.display()
-                )
-            }),
+            Ok(key) => match kept {
+                Some(kept) if kept.has_key(&key) => Ok(kept),
+                _ => Identity::from_pem(&chain, &key)
+                    .map(Arc::new)
+                    .map_err(|error| {
+                        format!(
+                            "{} with key {}: {error}",
+                            files.cert.display(),
+                            files.key.display()
+                        )
+                    }),
+            },
             Err(error @ FileError::NotReadable { .. }) => {
-                let kept = self
-                    .kept_identity(&chain)
-                    .ok_or_else(|| error.to_string())?;
+                let kept = kept.ok_or_else(|| error.to_string())?;
                 self.warnings.push(format!(
                     "{error}; its certificate did not change, so the key in memory stays in use"
                 ));
@@ -425,13 +432,12 @@ impl<'a> Loader<'a> {
     }
 
     /// The identity in force whose chain is exactly this one.
-    fn kept_identity(&self, chain: &[u8]) -> Option<Identity> {
-        let chain: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(chain)
-            .collect::<Result<_, _>>()
-            .ok()?;
-        let certificates = &self.kept?.certificates;
-        let same = certificates.iter().find(|c| c.identity.chain == chain)?;
-        Some(copy(&same.identity))
+    fn kept_identity(&self, pem: &[u8]) -> Option<Arc<Identity>> {
+        if self.kept.is_empty() {
+            return None;
+        }
+        let chain = certificates_from_pem(pem).ok()?;
+        self.kept.get(&chain[..]).copied().cloned()
     }
 
     fn check_validity(&mut self, files: &CertificateFiles, identity: &Identity) {
@@ -469,14 +475,6 @@ impl<'a> Loader<'a> {
                 ));
             }
         }
-    }
-}
-
-fn copy(identity: &Identity) -> Identity {
-    Identity {
-        chain: identity.chain.clone(),
-        leaf: identity.leaf.clone(),
-        key: identity.key.clone_key(),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clinch::control::Loaded;
@@ -69,6 +70,33 @@ async fn a_key_that_can_no_longer_be_read_stays_in_use_while_its_certificate_doe
         .err()
         .expect("a key for the new certificate is missing");
     assert!(error.to_string().contains("may not be read"), "{error}");
+}
+
+#[tokio::test]
+async fn what_was_checked_is_checked_again_only_where_a_file_changed() {
+    let mut world = World::new().await;
+    for name in ["same.test", "renewed.test", "torn.test"] {
+        world.site(&world.spec(name), "");
+    }
+    let text = fs::read_to_string(world.write_config()).expect("written");
+    let config = clinch::config::Config::parse(&text).expect("valid");
+    let now = SystemTime::now();
+    let first = load(&config, 1, None, now).expect("valid");
+
+    world.issue(&world.spec("renewed.test"));
+    let second = load(&config, 2, Some(&first.table), now).expect("valid");
+    let identity =
+        |loaded: &Loaded, index: usize| Arc::clone(&loaded.table.certificates[index].identity);
+    assert!(Arc::ptr_eq(&identity(&first, 0), &identity(&second, 0)));
+    let (old, new) = (identity(&first, 1), identity(&second, 1));
+    assert_ne!(old.leaf.fingerprint, new.leaf.fingerprint);
+
+    // The certificate is the one in force, the key beside it is not.
+    let other = fs::read_to_string(world.path("same.test.key")).expect("written");
+    replace(&world.path("torn.test.key"), &other, 0o600);
+    let error = load(&config, 3, Some(&second.table), now).err();
+    let error = error.expect("refused").to_string();
+    assert!(error.contains("torn.test.pem with key"), "{error}");
 }
 
 #[tokio::test]
