@@ -7,6 +7,7 @@
 //! [`quick`] put together from binaries that are there.
 
 pub mod disks;
+pub mod http;
 pub mod machine;
 pub mod ntp;
 pub mod operator;

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 
 use clinch_tests::appliance::disks::{self, Refused};
+use clinch_tests::appliance::http::{HttpServer, boot_next};
 use clinch_tests::appliance::{
     Firmware, HOST, Machine, Parts, Place, address, image, operator, port, record,
 };
@@ -159,4 +160,20 @@ fn the_signed_system_starts_from_the_network_under_uefi() {
     });
     record("PXE, UEFI over TFTP", machine.says("init: proved:"));
     place.assert_stapled();
+}
+
+#[test]
+fn firmware_starts_the_signed_system_over_http() {
+    let place = Place::new();
+    let (state, volume) = (place.state(), place.volume());
+    let server = HttpServer::start(&image().join("clinch.efi"));
+    let variables = disks::variables(place.dir.path());
+    boot_next(&variables, &server.url);
+    let mut machine = Machine::start(&Parts {
+        firmware: Firmware::Uefi(variables),
+        ..place.parts(&[&state, &volume])
+    });
+    record("HTTP, UEFI", machine.says("init: proved:"));
+    place.assert_stapled();
+    assert_eq!(server.sent(), 1);
 }
