@@ -13,8 +13,8 @@
 //! ```
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
@@ -98,10 +98,22 @@ fn answer(
         Ok((command, size)) => act(command, &mut (&mut reader).take(size)),
         Err(reason) => Err(reason.to_owned()),
     };
-    match said {
-        Ok(words) => writeln!(writer, "ok {words}"),
-        Err(words) => writeln!(writer, "refused {words}"),
-    }
+    let answer = match said {
+        Ok(words) => format!("ok {words}\n"),
+        Err(words) => format!("refused {words}\n"),
+    };
+    writer.write_all(answer.as_bytes())?;
+    stream.shutdown(Shutdown::Write)?;
+    discard(&mut reader);
+    Ok(())
+}
+
+/// Reads what is still on its way, until the operator closes: to close before that resets the connection,
+/// and may cost the answer.
+fn discard(from: &mut impl Read) {
+    let until = Instant::now() + PATIENCE;
+    let mut rest = vec![0; 64 << 10];
+    while Instant::now() < until && matches!(from.read(&mut rest), Ok(1..)) {}
 }
 
 fn check(
@@ -152,7 +164,7 @@ pub fn send(to: SocketAddr, key: &SigningKey, command: Command, body: &[u8]) -> 
     let signature = to_hex(&key.sign(format!("{nonce} {command}").as_bytes()).to_bytes());
     let mut writer = &stream;
     writeln!(writer, "{command}\n{signature}")?;
-    // A machine that refuses may close before it has read everything; its words count.
+    // A machine that is going down may have closed; what it said counts.
     let _ = writer.write_all(body);
     let mut answer = String::new();
     reader.take(LONGEST_ANSWER).read_to_string(&mut answer)?;
@@ -194,6 +206,19 @@ mod tests {
         let address = place(vec![key.verifying_key()]);
         let said = send(address, &key, Command::Apply, b"text").unwrap();
         assert_eq!(said, "ok Apply text\n");
+    }
+
+    #[test]
+    fn who_is_refused_before_all_was_read_learns_why() {
+        let key = SigningKey::from_bytes(&[3; 32]);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let keys = [key.verifying_key()];
+        std::thread::spawn(move || serve(&listener, &keys, |_, _| Err("it is too old".to_owned())));
+        for _ in 0..20 {
+            let said = send(address, &key, Command::Update, &vec![0; 4 << 20]).unwrap();
+            assert_eq!(said, "refused it is too old\n");
+        }
     }
 
     #[test]
