@@ -17,7 +17,7 @@ test=$(realpath "$3")
 shift 3
 [ $# != 0 ] || set -- 6.1 6.12
 cache=$(realpath -m "${CARGO_TARGET_DIR:-target}/kernels")
-PROGRAMS='sh sed sleep ip ss cat sysctl iptables ip6tables modprobe mount setpriv prlimit openssl find mv uname strace'
+PROGRAMS='sh sed taskset sleep ip ss cat sysctl iptables ip6tables modprobe mount setpriv prlimit openssl find mv uname strace'
 
 # archive PROGRAM SERIES ARGUMENT...: apt with the machine's own sources, or with testing's.
 archive() {
