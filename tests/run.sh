@@ -59,6 +59,8 @@ check build cargo build --workspace --bins --tests --locked --quiet
 CLINCH_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/debug/clinch")
 export CLINCH_BIN
 tests tests cargo test --workspace --locked --no-fail-fast
+# Each benchmark of criterion once.
+check parts cargo test --locked --quiet -p clinch-bench --bench parts
 check measurements "${CARGO_TARGET_DIR:-target}/debug/clinch-bench" --quick --no-record all
 check comparison "${CARGO_TARGET_DIR:-target}/debug/clinch-bench" --quick --no-record compare --base "$CLINCH_BIN"
 
