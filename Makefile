@@ -42,7 +42,6 @@ help:
 	@echo '             a staple costs: five minutes, recorded under bench/results; needs two cores with'
 	@echo '             nothing else to do (bench-peers: beside nginx, HAProxy, Hitch and others;'
 	@echo '             bench-scale: up to a million sites and 50,000 connections;'
-	@echo '             bench-connections: 50,000 in an emulated machine, where this one may not open them;'
 	@echo '             bench-newest: fetch Debian 13 for its newer peers, once;'
 	@echo '             bench-all: every scenario; bench-micro: the parts by themselves;'
 	@echo '             bench-compare BASE=REV: is the working tree dearer than that revision? exit code 3 if so;'
@@ -110,7 +109,7 @@ fuzz:
 	@tests/bootstrap.sh build fuzz
 	tests/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
-.PHONY: bench bench-all bench-connections bench-newest bench-peers bench-scale bench-quick bench-micro bench-schedule bench-compare bench-build
+.PHONY: bench bench-all bench-newest bench-peers bench-scale bench-quick bench-micro bench-schedule bench-compare bench-build
 bench: bench-build
 	$${CARGO_TARGET_DIR:-target}/release/clinch-bench $(BENCH_ARGS) headline
 	$${CARGO_TARGET_DIR:-target}/release/clinch-bench $(BENCH_ARGS) staple
@@ -124,12 +123,6 @@ bench-peers: bench-build
 # A million sites take 4 GB of memory, 50,000 connections root for their descriptors.
 bench-scale: bench-build
 	$${CARGO_TARGET_DIR:-target}/release/clinch-bench $(BENCH_ARGS) scale
-
-# Memory alone: an emulated machine's times mean nothing, but it has no limit of 20,000 descriptors.
-bench-connections:
-	@tests/bootstrap.sh build bench ebpf-kernels
-	cargo build --profile quick --locked -p clinch -p clinch-bench
-	tests/kernels/run.sh connections $${CARGO_TARGET_DIR:-target}/quick/clinch $${CARGO_TARGET_DIR:-target}/quick/clinch-bench 6.12
 
 # Debian 13 in a directory, once, for bench-peers to compare with its newer programs.
 bench-newest:
