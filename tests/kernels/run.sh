@@ -4,7 +4,7 @@
 #   tests/kernels/run.sh WHAT CLINCH TEST [SERIES]...
 #
 # CLINCH is the program, TEST a built file of tests, WHAT names the script beside this one that runs it
-# inside (steering, ktls, ktls-cost). The kernels are Debian's newest of these series (6.1, 6.12, and testing for what
+# inside (steering, ktls, ktls-cost, connections). The kernels are Debian's newest of these series (6.1, 6.12, and testing for what
 # testing has), fetched from the archive without being installed, and kept under target/kernels. Each boots
 # with an initial file system that has the two programs and what the tests call, runs that script, and
 # ends. Emulated (TCG), so its times mean nothing; for ktls-cost each instruction takes one nanosecond. Writes what it saw to target/kernels/WHAT.txt.
@@ -17,7 +17,7 @@ test=$(realpath "$3")
 shift 3
 [ $# != 0 ] || set -- 6.1 6.12
 cache=$(realpath -m "${CARGO_TARGET_DIR:-target}/kernels")
-PROGRAMS='sh sleep ip ss cat sysctl iptables ip6tables modprobe mount setpriv prlimit openssl find mv uname strace'
+PROGRAMS='sh sed taskset sleep ip ss cat sysctl iptables ip6tables modprobe mount setpriv prlimit openssl find mv uname strace'
 
 # archive PROGRAM SERIES ARGUMENT...: apt with the machine's own sources, or with testing's.
 archive() {
@@ -122,6 +122,9 @@ case $what in
     *) cpus='-accel tcg,thread=multi -smp 2' ;;
 esac
 
+memory=1536
+[ "$what" != connections ] || memory=6144
+
 mkdir -p "$cache"
 : > "$cache/$what.txt"
 failed=0
@@ -137,7 +140,7 @@ for series in "$@"; do
     # QEMU of Debian 12 sometimes runs an instruction that the kernel is just exchanging, which is the end of
     # it before there is a first process.
     for _ in 1 2 3; do
-        timeout 1500 qemu-system-x86_64 $cpus -cpu max -m 1536 -nodefaults -no-reboot -display none \
+        timeout 1500 qemu-system-x86_64 $cpus -cpu max -m $memory -nodefaults -no-reboot -display none \
             -kernel "$cache/$package/boot/vmlinuz-$release" -initrd "$cache/initrd" \
             -append 'console=ttyS0 quiet panic=-1' -serial "file:$cache/$what-$series.log" < /dev/null || true
         ! grep -aq '^Linux version' "$cache/$what-$series.log" || break
