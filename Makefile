@@ -42,6 +42,7 @@ help:
 	@echo '             a staple costs: five minutes, recorded under bench/results; needs two cores with'
 	@echo '             nothing else to do (bench-peers: beside nginx, HAProxy, Hitch and others;'
 	@echo '             bench-scale: up to a million sites and 50,000 connections;'
+	@echo '             bench-connections: 50,000 in an emulated machine, where this one may not open them;'
 	@echo '             bench-newest: fetch Debian 13 for its newer peers, once;'
 	@echo '             bench-all: every scenario; bench-micro: the parts by themselves;'
 	@echo '             bench-compare BASE=REV: is the working tree dearer than that revision? exit code 3 if so;'
@@ -109,7 +110,7 @@ fuzz:
 	@tests/bootstrap.sh build fuzz
 	tests/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
-.PHONY: bench bench-all bench-newest bench-peers bench-scale bench-quick bench-micro bench-schedule bench-compare bench-build
+.PHONY: bench bench-all bench-connections bench-newest bench-peers bench-scale bench-quick bench-micro bench-schedule bench-compare bench-build
 bench: bench-build
 	$${CARGO_TARGET_DIR:-target}/release/clinch-bench $(BENCH_ARGS) headline
 	$${CARGO_TARGET_DIR:-target}/release/clinch-bench $(BENCH_ARGS) staple
@@ -124,6 +125,12 @@ bench-peers: bench-build
 bench-scale: bench-build
 	$${CARGO_TARGET_DIR:-target}/release/clinch-bench $(BENCH_ARGS) scale
 
+# Memory alone: an emulated machine's times mean nothing, but root may raise its limit of descriptors.
+bench-connections:
+	@tests/bootstrap.sh build bench ebpf-kernels
+	cargo build --profile quick --locked -p clinch -p clinch-bench
+	tests/kernels/run.sh connections $${CARGO_TARGET_DIR:-target}/quick/clinch $${CARGO_TARGET_DIR:-target}/quick/clinch-bench 6.12
+
 # Debian 13 in a directory, once, for bench-peers to compare with its newer programs.
 bench-newest:
 	bench/trixie.sh
@@ -131,9 +138,10 @@ bench-newest:
 bench-quick: bench-build
 	$${CARGO_TARGET_DIR:-target}/release/clinch-bench --quick all
 
-bench-micro:
-	@tests/bootstrap.sh build
+bench-micro: bench-build
+	@rm -rf $${CARGO_TARGET_DIR:-target}/criterion
 	cargo bench --locked -p clinch-bench --bench parts
+	$${CARGO_TARGET_DIR:-target}/release/clinch-bench parts $${CARGO_TARGET_DIR:-target}/criterion
 
 bench-schedule:
 	@tests/bootstrap.sh build

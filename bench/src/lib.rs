@@ -18,6 +18,7 @@ pub mod data_plane;
 pub mod limit;
 pub mod load;
 pub mod machine;
+pub mod parts;
 pub mod peers;
 pub mod pictures;
 pub mod pki;

@@ -10,7 +10,7 @@ use clinch_bench::bench::{Bench, Effort};
 use clinch_bench::relay::{self, Runtime};
 use clinch_bench::report::Report;
 use clinch_bench::scenario::{Scenario, allocator, compare};
-use clinch_bench::{data_plane, machine, pictures};
+use clinch_bench::{data_plane, machine, parts, pictures};
 
 /// Clinch's own, since its workers and the plain relay run from this program too.
 #[cfg(not(feature = "system-allocator"))]
@@ -70,6 +70,11 @@ enum Command {
     WithPeers,
     /// Every scenario that says how cost grows: names, connections, workers, refreshes, publishes.
     Scale,
+    /// Record what criterion measured of the parts. `make bench-micro` calls this.
+    Parts {
+        /// Criterion's folder.
+        folder: PathBuf,
+    },
     /// Draw the pictures of recorded results again: SVG files beside the JSON of a folder.
     Pictures {
         /// The folder, DATE-MACHINE.
@@ -126,6 +131,17 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Compare { base } => {
             ensure!(base.exists(), "no clinch at {}", base.display());
             vec![Box::new(move |bench| compare::run(bench, &base))]
+        }
+        Command::Parts { folder } => {
+            let mut report = parts::report(&folder)?;
+            println!("{}", report.table());
+            if !arguments.no_record {
+                println!(
+                    "  recorded: {}",
+                    report.record(&arguments.results)?.display()
+                );
+            }
+            return Ok(ExitCode::SUCCESS);
         }
         Command::Pictures { folder } => {
             for file in pictures::draw(&folder)? {

@@ -123,7 +123,8 @@ case $what in
 esac
 
 memory=1536
-[ "$what" != connections ] || memory=6144
+limit=1500
+[ "$what" != connections ] || { memory=6144; limit=5400; }
 
 mkdir -p "$cache"
 : > "$cache/$what.txt"
@@ -140,7 +141,7 @@ for series in "$@"; do
     # QEMU of Debian 12 sometimes runs an instruction that the kernel is just exchanging, which is the end of
     # it before there is a first process.
     for _ in 1 2 3; do
-        timeout 1500 qemu-system-x86_64 $cpus -cpu max -m $memory -nodefaults -no-reboot -display none \
+        timeout $limit qemu-system-x86_64 $cpus -cpu max -m $memory -nodefaults -no-reboot -display none \
             -kernel "$cache/$package/boot/vmlinuz-$release" -initrd "$cache/initrd" \
             -append 'console=ttyS0 quiet panic=-1' -serial "file:$cache/$what-$series.log" < /dev/null || true
         ! grep -aq '^Linux version' "$cache/$what-$series.log" || break

@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustls::NamedGroup;
 
 use super::super::idle;
@@ -57,12 +57,14 @@ pub(in super::super) fn run(bench: &Bench) -> Result<Report> {
             at_rest: at_rest(bench, &holder)?,
             cpu: beside(bench, &mut report, &holder, &empty, count)?,
         });
+        still_held(&holder, count)?;
     }
     conclude(&mut report, &found);
     bench.run(async {
         let mut buffer = vec![0; 16 * 1024];
         for connection in held {
-            connection.close(&mut buffer).await?;
+            let closed = connection.close(&mut buffer).await;
+            closed.with_context(|| format!("ending what was held; {}", holder.server.output()))?;
         }
         anyhow::Ok(())
     })?;
@@ -138,6 +140,21 @@ fn hold(bench: &Bench, at: &Running, held: &mut Vec<Connection>, count: u32) -> 
     let to = addresses(at.address.port());
     let opened = bench.run(idle::open(bench, to, more, &client));
     held.extend(opened.with_context(|| format!("of {count} connections; {}", at.server.output()))?);
+    Ok(())
+}
+
+/// Fails if the server has let go of any: a client learns of that only when it speaks again.
+fn still_held(at: &Running, count: u32) -> Result<()> {
+    let mut open = 0;
+    for pid in at.server.pids()? {
+        open += std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+    }
+    let least = count as usize * 2;
+    ensure!(
+        open >= least,
+        "the server has {open} descriptors open and {least} connections on both sides; {}",
+        at.server.output()
+    );
     Ok(())
 }
 
