@@ -25,15 +25,14 @@ umask 022
 target=${CARGO_TARGET_DIR:-target}
 build=appliance-image/build
 
+. $build/programs.sh
 if [ -z "${CLINCH_BIN-}" ]; then
-    cargo build --release --locked --quiet -p clinch
-    CLINCH_BIN=$target/release/clinch
+    program release '' -p clinch
+    CLINCH_BIN=$target/$triple/release/clinch
 fi
 if [ -z "${CLINCH_INIT_BIN-}" ]; then
-    # A target of its own, because flags that make the binary static are not to rebuild all else.
-    RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' \
-        cargo build --profile appliance --locked --quiet -p clinch-init --bins --target x86_64-unknown-linux-gnu
-    CLINCH_INIT_BIN=$target/x86_64-unknown-linux-gnu/appliance/clinch-init
+    program appliance "$static" -p clinch-init --bins
+    CLINCH_INIT_BIN=$target/$triple/appliance/clinch-init
 fi
 
 if [ -z "$direct" ]; then

@@ -7,14 +7,14 @@ set -eu
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
 CLINCH_IMAGE=${CLINCH_IMAGE:-$(realpath "$target/image")}
-built=$(realpath "$target/x86_64-unknown-linux-gnu/appliance")
+. appliance-image/build/programs.sh
+built=$(realpath "$target/$triple/appliance")
 CLINCH_APPLIANCE=$built/clinch-appliance
 CLINCH_HUNG=$built/examples/hung
 export CLINCH_IMAGE CLINCH_APPLIANCE CLINCH_HUNG
 
-# What the tests put into a machine besides the image, with the flags of build.sh.
-RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' \
-    cargo build --profile appliance --locked --quiet -p clinch-init --example hung --target x86_64-unknown-linux-gnu
+# What the tests put into a machine besides the image.
+program appliance "$static" -p clinch-init --example hung
 
 rm -f "$CLINCH_IMAGE/boot-times.txt"
 cargo test --workspace --locked --test appliance -- --test-threads 1 --nocapture "$@"
