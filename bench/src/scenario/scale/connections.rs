@@ -49,6 +49,7 @@ pub(in super::super) fn run(bench: &Bench) -> Result<Report> {
     let mut held = Vec::new();
     let mut found = Vec::new();
     let fresh = resident(bench, &holder)?;
+    let own = descriptors(&holder)?;
     for count in sizes(most) {
         hold(bench, &holder, &mut held, count)?;
         found.push(Found {
@@ -57,7 +58,13 @@ pub(in super::super) fn run(bench: &Bench) -> Result<Report> {
             at_rest: at_rest(bench, &holder)?,
             cpu: beside(bench, &mut report, &holder, &empty, count)?,
         });
-        still_held(&holder, count)?;
+        let (open, least) = (descriptors(&holder)?, own + count as usize * 2);
+        // A client learns only when it speaks again that the server let go of it.
+        ensure!(
+            open >= least,
+            "{open} descriptors where {count} connections make {least}; {}",
+            holder.server.output()
+        );
     }
     conclude(&mut report, &found);
     bench.run(async {
@@ -143,19 +150,13 @@ fn hold(bench: &Bench, at: &Running, held: &mut Vec<Connection>, count: u32) -> 
     Ok(())
 }
 
-/// Fails if the server has let go of any: a client learns of that only when it speaks again.
-fn still_held(at: &Running, count: u32) -> Result<()> {
+/// Open ones of the whole process tree.
+fn descriptors(at: &Running) -> Result<usize> {
     let mut open = 0;
     for pid in at.server.pids()? {
         open += std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
     }
-    let least = count as usize * 2;
-    ensure!(
-        open >= least,
-        "the server has {open} descriptors open and {least} connections on both sides; {}",
-        at.server.output()
-    );
-    Ok(())
+    Ok(open)
 }
 
 fn resident(bench: &Bench, at: &Running) -> Result<f64> {
