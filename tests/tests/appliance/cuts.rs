@@ -7,7 +7,7 @@ use clinch_tests::appliance::{HOST, Machine, Place, disks};
 use clinch_tests::responder::{Answer, Mode};
 
 #[test]
-fn a_power_cut_while_the_cache_is_written_loses_no_staple() {
+fn a_power_cut_while_the_cache_is_written_damages_nothing_and_what_was_written_is_used() {
     let place = Place::new();
     let responder = format!("{HOST}:{}", place.responder.port());
     for number in 0..SITES {
@@ -24,7 +24,7 @@ fn a_power_cut_while_the_cache_is_written_loses_no_staple() {
         assert!(disks::is_whole(&state), "after a cut at {moment}");
         let written = complete(&state);
         eprintln!("cut at {moment} staples, {written} of them written");
-        // They are written one after the other as they come, at the pace of a disk that others use, too.
+        // Staples wait for the disk, which takes them one by one: those that wait are lost.
         assert!(written > 0 || moment == MOMENTS[0], "none of {moment}");
         place.responder.set(Mode::Refused);
         let mut machine = Machine::start(&place.parts(&[&state]));
