@@ -110,9 +110,9 @@ pub const DESCRIPTORS_PER_CONNECTION: u64 = 2;
 /// File descriptors of a worker beside its connections: ring, eventfds, listeners.
 pub const DESCRIPTORS_PER_WORKER: u64 = 32;
 
-/// File descriptors of the process beside its workers: log, egress, files read at a reload, and
-/// the admin interface's [`ADMIN_CONNECTIONS`].
-pub const DESCRIPTORS_PER_PROCESS: u64 = 128;
+/// File descriptors of the process beside its workers: log, egress, files read at a reload, those of a
+/// [`CACHE_GROUP`], and the admin interface's [`ADMIN_CONNECTIONS`].
+pub const DESCRIPTORS_PER_PROCESS: u64 = 160;
 
 /// How much one responder is asked, as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,6 +191,9 @@ pub const CONTROL_COMMANDS: usize = 64;
 
 /// Staples that wait for the disk; beyond, they are not kept, which is counted.
 pub const CACHE_QUEUE: usize = 4096;
+
+/// Files of the cache that are written before the first of them is synced. Each is open until then.
+pub const CACHE_GROUP: usize = 32;
 
 /// At the end of the process, for the cache to be written out.
 pub const CACHE_FINISH_TIME: Duration = Duration::from_secs(2);

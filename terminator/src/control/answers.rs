@@ -8,6 +8,7 @@ use tokio::task::{Id, JoinError};
 
 use super::Control;
 use super::book::{Track, consequence, dice, label, validity};
+use super::cache::Entry;
 use super::fetch::{self, Answer, Failure, News, Question};
 use super::gather;
 use super::inquiry::Outcome;
@@ -225,7 +226,7 @@ impl Control {
             refresh = clock::rfc3339(next),
             "staple cached until {until}"
         );
-        self.assign(Work::Write(Arc::clone(&staple)));
+        self.assign(Work::Keep(Entry::staple(&staple)));
         Some(SlotState::Stapled(staple))
     }
 
@@ -283,7 +284,7 @@ impl Control {
         let again = now + REVOKED_RETRY;
         self.book.queue.schedule(certificate, again);
         // Kept as long as anybody could take the certificate for valid.
-        self.assign(Work::Revoke(Arc::clone(revocation), leaf.not_after));
+        self.assign(Work::Keep(Entry::revocation(revocation, leaf.not_after)));
         Some(SlotState::Revoked)
     }
 

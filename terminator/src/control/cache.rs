@@ -3,16 +3,21 @@
 //! the CRLs that revoke a certificate.
 //!
 //! Nothing read here is believed: the caller verifies it like a response from the network. A file is
-//! complete or absent, because it is written beside its name and renamed. Its modification time is
+//! complete or absent, because it is written beside its name, synced and renamed. Its modification time is
 //! the end of its use, by which files of certificates that are no longer served are
 //! found and removed. All calls block.
+//!
+//! Files are kept in groups: all are written before the first is synced, and the directory is synced once.
+//! A disk takes many so in nearly the time of one, and a power cut finds few that wait.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use rustix::fs::{Advice, fadvise};
 
 use crate::certificate::Fingerprint;
 use crate::limits::{CRL_BYTES, OCSP_RESPONSE_BYTES};
@@ -65,16 +70,6 @@ impl Cache {
         read(&self.list_path(name), CRL_BYTES)
     }
 
-    /// Keeps a CRL, as it came, until the certificates that it revokes end.
-    pub(super) fn write_list(
-        &self,
-        name: Fingerprint,
-        list: &[u8],
-        until: SystemTime,
-    ) -> Result<(), CacheError> {
-        self.put(&self.list_path(name), list, until)
-    }
-
     /// Removes a CRL, if there is one.
     pub(super) fn remove_list(&self, name: Fingerprint) -> Result<(), CacheError> {
         let path = self.list_path(name);
@@ -86,33 +81,56 @@ impl Cache {
         }
     }
 
-    /// Keeps a staple in place of what was there.
-    pub(super) fn write(&self, staple: &VerifiedStaple) -> Result<(), CacheError> {
-        let path = self.path(staple.certificate());
-        self.put(&path, staple.der(), staple.not_after())
-    }
-
-    /// Keeps the response by which the CA revoked a certificate in place of what was there, so that a
-    /// restart knows of it while the responder is down. `until` is the certificate's own end.
-    pub(super) fn write_revocation(
-        &self,
-        revocation: &Revocation,
-        until: SystemTime,
-    ) -> Result<(), CacheError> {
-        let path = self.path(revocation.certificate());
-        self.put(&path, revocation.der(), until)
-    }
-
-    fn put(&self, path: &Path, der: &[u8], until: SystemTime) -> Result<(), CacheError> {
-        let beside = path.with_extension(UNFINISHED);
-        let written = write_beside(&beside, der, until)
-            .and_then(|()| rename(&beside, path))
-            .and_then(|()| sync_directory(&self.directory));
-        if written.is_err() {
-            // On a full disk the part that was written is in the way of everybody.
-            let _ = fs::remove_file(&beside);
+    /// Keeps a group of entries in place of what was there, of those with one name the last. Returns
+    /// how many files lie on the disk now, where a power cut leaves them, and what failed.
+    pub(super) fn keep(&self, entries: &[Entry]) -> (usize, Vec<CacheError>) {
+        let last: HashMap<&str, &Entry> = entries.iter().map(|e| (e.name.as_str(), e)).collect();
+        let (mut kept, mut failures, mut begun) = (0, Vec::new(), Vec::with_capacity(last.len()));
+        for entry in last.into_values() {
+            let mut file = self.begin(entry);
+            if file.is_err() && !begun.is_empty() {
+                // The files that those before replace give their room back.
+                kept += self.finish(&mut begun, &mut failures);
+                file = self.begin(entry);
+            }
+            match file {
+                Ok(file) => begun.push(file),
+                Err(failure) => failures.push(failure),
+            }
         }
-        written
+        kept += self.finish(&mut begun, &mut failures);
+        (kept, failures)
+    }
+
+    fn begin(&self, entry: &Entry) -> Result<Begun, CacheError> {
+        let path = self.directory.join(&entry.name);
+        let beside = path.with_extension(UNFINISHED);
+        match write_beside(&beside, &entry.bytes, entry.until) {
+            Ok(file) => Ok(Begun { file, beside, path }),
+            Err(failure) => Err(discard(&beside, failure)),
+        }
+    }
+
+    fn finish(&self, begun: &mut Vec<Begun>, failures: &mut Vec<CacheError>) -> usize {
+        let mut finished = 0;
+        for Begun { file, beside, path } in begun.drain(..) {
+            let failed = |reason| failure(&beside, "syncing", reason);
+            let synced = file.sync_all().map_err(failed);
+            match synced.and_then(|()| rename(&beside, &path)) {
+                Ok(()) => finished += 1,
+                Err(failure) => failures.push(discard(&beside, failure)),
+            }
+        }
+        if finished == 0 {
+            return 0;
+        }
+        match sync_directory(&self.directory) {
+            Ok(()) => finished,
+            Err(failure) => {
+                failures.push(failure);
+                0
+            }
+        }
     }
 
     /// Removes what certificates outside `served` left behind: responses of no use from `at` on,
@@ -155,12 +173,64 @@ impl Cache {
     }
 
     fn path(&self, certificate: Fingerprint) -> PathBuf {
-        self.directory.join(format!("{certificate}.{FINISHED}"))
+        self.directory.join(response(certificate))
     }
 
     fn list_path(&self, name: Fingerprint) -> PathBuf {
-        self.directory.join(format!("{name}.{LIST}"))
+        self.directory.join(list(name))
     }
+}
+
+/// A file that is written beside its name.
+struct Begun {
+    file: File,
+    beside: PathBuf,
+    path: PathBuf,
+}
+
+/// What is to be kept, and until when somebody needs it.
+pub(super) struct Entry {
+    name: String,
+    bytes: Vec<u8>,
+    until: SystemTime,
+}
+
+impl Entry {
+    /// A staple.
+    pub(super) fn staple(staple: &VerifiedStaple) -> Self {
+        Self {
+            name: response(staple.certificate()),
+            bytes: staple.der().to_vec(),
+            until: staple.not_after(),
+        }
+    }
+
+    /// The response by which the CA revoked a certificate, so that a restart knows of it while the
+    /// responder is down. `until` is the certificate's own end.
+    pub(super) fn revocation(revocation: &Revocation, until: SystemTime) -> Self {
+        Self {
+            name: response(revocation.certificate()),
+            bytes: revocation.der().to_vec(),
+            until,
+        }
+    }
+
+    /// A CRL, as it came, until the certificates that it revokes end.
+    pub(super) fn list(name: Fingerprint, bytes: Vec<u8>, until: SystemTime) -> Self {
+        Self {
+            name: list(name),
+            bytes,
+            until,
+        }
+    }
+}
+
+fn response(certificate: Fingerprint) -> String {
+    format!("{certificate}.{FINISHED}")
+}
+
+fn list(name: Fingerprint) -> String {
+    format!("{name}.{LIST}")
 }
 
 /// At most one byte more than `most`, so that the verifier refuses what is longer.
@@ -177,7 +247,8 @@ fn read(path: &Path, most: usize) -> Result<Option<Vec<u8>>, CacheError> {
     Ok(Some(bytes))
 }
 
-fn write_beside(path: &Path, der: &[u8], until: SystemTime) -> Result<(), CacheError> {
+/// The file is not synced yet, but on its way to the disk.
+fn write_beside(path: &Path, bytes: &[u8], until: SystemTime) -> Result<File, CacheError> {
     let failed = |step| move |reason| failure(path, step, reason);
     let mut file = fs::OpenOptions::new()
         .write(true)
@@ -186,10 +257,19 @@ fn write_beside(path: &Path, der: &[u8], until: SystemTime) -> Result<(), CacheE
         .mode(0o600)
         .open(path)
         .map_err(failed("creating"))?;
-    file.write_all(der).map_err(failed("writing"))?;
+    file.write_all(bytes).map_err(failed("writing"))?;
     file.set_modified(until)
         .map_err(failed("setting the time"))?;
-    file.sync_all().map_err(failed("syncing"))
+    // Starts the writing, so that the first sync of a group finds all of it under way. A file system
+    // that does not know of it loses time alone.
+    let _ = fadvise(&file, 0, None, Advice::DontNeed);
+    Ok(file)
+}
+
+/// On a full disk the part that was written is in the way of everybody.
+fn discard(beside: &Path, failure: CacheError) -> CacheError {
+    let _ = fs::remove_file(beside);
+    failure
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), CacheError> {
@@ -218,3 +298,41 @@ const LIST: &str = "crl";
 
 /// Extension of a file that is being written.
 const UNFINISHED: &str = "part";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, bytes: &[u8]) -> Entry {
+        Entry {
+            name: format!("{name}.ocsp"),
+            bytes: bytes.to_vec(),
+            until: SystemTime::now(),
+        }
+    }
+
+    #[test]
+    fn of_a_group_the_last_of_each_name_is_kept_and_a_failure_is_of_its_file_alone() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let cache = Cache::new(dir.path());
+        fs::create_dir(dir.path().join("c.part")).expect("in our own directory");
+        let group = [
+            entry("a", b"good"),
+            entry("b", b"good"),
+            entry("c", b"good"),
+            entry("a", b"revoked"),
+        ];
+        let (kept, failures) = cache.keep(&group);
+        assert_eq!((kept, failures.len()), (2, 1), "{failures:?}");
+        let read = |name| fs::read(dir.path().join(name));
+        assert_eq!(read("a.ocsp").expect("kept"), b"revoked");
+        assert_eq!(read("b.ocsp").expect("kept"), b"good");
+        assert!(read("c.ocsp").is_err());
+    }
+
+    #[test]
+    fn an_empty_group_is_nothing_to_do() {
+        let (kept, failures) = Cache::new(Path::new("/nowhere")).keep(&[]);
+        assert_eq!((kept, failures.len()), (0, 0));
+    }
+}

@@ -15,6 +15,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use super::Control;
 use super::book::{Track, consequence, dice, label};
+use super::cache::Entry;
 use super::fetch::host_of;
 use super::gather::Cached;
 use super::inquiry::Outcome;
@@ -402,7 +403,7 @@ impl Control {
                 let ends = certificates
                     .map(|index| snapshot.table.certificates[index].identity.leaf.not_after);
                 let Some(last) = ends.max() else { return };
-                Work::KeepList(kept_lists::name(&key.urls), body, last)
+                Work::Keep(Entry::list(kept_lists::name(&key.urls), body, last))
             }
             None if certificates
                 .any(|index| matches!(snapshot.slots[index].state, SlotState::Revoked)) =>

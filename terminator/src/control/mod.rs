@@ -65,12 +65,12 @@ pub use reload::{ReloadError, ReloadReport};
 pub use status::Status;
 
 use book::Book;
-use cache::{Cache, CacheError};
+use cache::Cache;
 use detours::Detours;
 use fetch::Answer;
 use handle::Command;
 use inquiry::Inquiries;
-use keeper::{Keeper, Work};
+use keeper::{Keeper, Report, Work};
 use list_fetch::ListAnswer;
 use lists::Lists;
 use reload::{Read, Reloads};
@@ -152,7 +152,7 @@ enum Event {
     Gathered(Box<Read>),
     FilesChanged,
     EgressWorker,
-    CacheFailure(CacheError),
+    Cache(Report),
     Tick,
 }
 
@@ -261,7 +261,7 @@ impl Control {
         }
         tracing::info!(event = "control_ending", "shutting down: no more refreshes");
         if let Some(keeper) = self.keeper.take() {
-            keeper.finish().await;
+            keeper.finish(&self.counters).await;
         }
     }
 
@@ -305,7 +305,7 @@ impl Control {
             gathered = self.reloads.gathered() => Event::Gathered(Box::new(gathered)),
             () = self.watch.settled() => Event::FilesChanged,
             Ok(()) = self.egress_workers.changed() => Event::EgressWorker,
-            failure = cache_failure(&mut self.keeper) => Event::CacheFailure(failure),
+            report = cache_report(&mut self.keeper) => Event::Cache(report),
             () = sleep(pause) => Event::Tick,
         };
         match event {
@@ -332,10 +332,7 @@ impl Control {
                 self.start_reload(None);
             }
             Event::EgressWorker => self.note_egress_worker(),
-            Event::CacheFailure(failure) => {
-                self.counters.cache_write_failures.one();
-                tracing::warn!(event = "cache_write_failed", "{failure}");
-            }
+            Event::Cache(report) => report.tell(&self.counters),
             Event::Tick => {}
         }
         self.publisher.prune();
@@ -402,9 +399,9 @@ impl Control {
     }
 }
 
-async fn cache_failure(keeper: &mut Option<Keeper>) -> CacheError {
+async fn cache_report(keeper: &mut Option<Keeper>) -> Report {
     match keeper {
-        Some(keeper) => keeper.failure().await,
+        Some(keeper) => keeper.report().await,
         None => std::future::pending().await,
     }
 }

@@ -335,6 +335,8 @@ pub struct FetchCounters {
     pub from_cache: Counter,
     /// Cache entries that were not taken: unreadable, or refused by the verifier.
     pub cache_refused: Counter,
+    /// Files that were written to the cache and are on the disk.
+    pub cache_writes: Counter,
     /// Writes to the cache that failed.
     pub cache_write_failures: Counter,
     /// Requests that the egress policy, or what stands for it, did not let through.

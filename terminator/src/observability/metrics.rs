@@ -310,6 +310,11 @@ impl Scrape {
                 &fetches.cache_refused,
             ),
             (
+                "clinch_ocsp_cache_writes",
+                "Responses and CRLs that were written to the cache and survive a power cut",
+                &fetches.cache_writes,
+            ),
+            (
                 "clinch_ocsp_cache_write_failures",
                 "Writes to the cache that failed",
                 &fetches.cache_write_failures,

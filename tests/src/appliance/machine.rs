@@ -119,16 +119,23 @@ impl Machine {
     /// Likewise, until `times` lines have it.
     #[track_caller]
     pub fn says_times(&mut self, part: &str, times: usize) -> Duration {
+        let what = format!("{part:?} {times} times");
+        self.says_until(&what, |said| said.matches(part).count() >= times)
+    }
+
+    /// Likewise, until everything that it has said is `enough`.
+    #[track_caller]
+    pub fn says_until(&mut self, what: &str, enough: impl Fn(&str) -> bool) -> Duration {
         let deadline = Instant::now() + BOOT;
         loop {
             let said = self.said();
-            if said.matches(part).count() >= times {
+            if enough(&said) {
                 return self.started.elapsed();
             }
             let ended = self.process.try_wait().ok().flatten();
             assert!(
                 ended.is_none() && Instant::now() < deadline,
-                "the machine does not say {part:?} {times} times (ended: {ended:?}):\n{said}"
+                "the machine does not say {what} (ended: {ended:?}):\n{said}"
             );
             std::thread::sleep(Duration::from_millis(50));
         }
