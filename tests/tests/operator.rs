@@ -402,6 +402,9 @@ fn status_and_health_tell_what_is() {
     let said = ask(&clinch, "status", &[]);
     assert_eq!(said.code, Some(0), "{}", said.text);
     said.has("a.example");
+    ask(&clinch, "status", &["--metrics"])
+        .has("\nclinch_handshakes_total{kind=\"tls13_full\"} 1\n")
+        .has("\n# EOF\n");
     let said = ask(&clinch, "status", &["--json"]);
     let status: serde_json::Value = serde_json::from_str(&said.text).expect("JSON");
     assert_eq!(

@@ -26,6 +26,8 @@ use crate::machine::{from_hex, to_hex};
 pub enum Command {
     /// What the machine is and does.
     Status,
+    /// What clinch measures, for Prometheus.
+    Metrics,
     /// Take an update and boot it.
     Update,
     /// Take a configuration and try it; it is undone unless confirmed.
@@ -40,8 +42,9 @@ pub enum Command {
 
 impl Command {
     /// All, with their words.
-    pub const ALL: [(Self, &str); 6] = [
+    pub const ALL: [(Self, &str); 7] = [
         (Self::Status, "status"),
+        (Self::Metrics, "metrics"),
         (Self::Update, "update"),
         (Self::Apply, "apply"),
         (Self::Confirm, "confirm"),
@@ -180,7 +183,7 @@ fn line(from: &mut impl BufRead) -> io::Result<String> {
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const LARGEST: u64 = 33 << 20;
-const LONGEST_ANSWER: u64 = 1 << 20;
+const LONGEST_ANSWER: u64 = 8 << 20;
 
 #[cfg(test)]
 mod tests {

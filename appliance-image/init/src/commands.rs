@@ -62,6 +62,7 @@ impl Machinery {
                     screen::ktls(&status),
                 ))
             }
+            Command::Metrics => screen::metrics(&self.children, &self.clinch),
             Command::Update => {
                 let slot = self.update(body)?;
                 restart();

@@ -53,15 +53,22 @@ pub fn start(facts: Facts, network: Network, clinch: Clinch, children: Children)
 
 /// `clinch status` as JSON; null where it does not answer.
 pub fn status(children: &Children, clinch: &Clinch) -> serde_json::Value {
+    let said = ask(children, clinch, "--json").ok();
+    said.and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default()
+}
+
+/// What clinch measures, as Prometheus reads it.
+pub fn metrics(children: &Children, clinch: &Clinch) -> Result<String, String> {
+    ask(children, clinch, "--metrics")
+}
+
+fn ask(children: &Children, clinch: &Clinch, how: &str) -> Result<String, String> {
     if !clinch.is_ready() {
-        return serde_json::Value::Null;
+        return Err("clinch does not serve".to_owned());
     }
     let config = format!("{}/clinch.toml", crate::supervise::CONFIG);
-    let said =
-        children.succeed(Command::new("/bin/clinch").args(["status", "--json", "-c", &config]));
-    said.ok()
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default()
+    children.succeed(Command::new("/bin/clinch").args(["status", how, "-c", &config]))
 }
 
 /// How connections are brought to cores, in a word.

@@ -1,4 +1,4 @@
-//! `clinch status`: asks the running process how it is and prints it as tables or as JSON.
+//! `clinch status`: asks the running process how it is and prints it as tables, as JSON or as metrics.
 
 use std::fmt::Write;
 use std::io::Write as _;
@@ -17,7 +17,8 @@ use crate::observability::report::{Report, WorkerReport};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  \
         clinch status\n  \
-        clinch status --json | jq '.control.certificates[] | {subject, staple, last_error}'\n\n\
+        clinch status --json | jq '.control.certificates[] | {subject, staple, last_error}'\n  \
+        clinch status --metrics | grep clinch_staplings\n\n\
         Exit codes:\n  \
         0  printed\n  \
         1  no running process answered\n  \
@@ -29,12 +30,17 @@ pub(super) struct Args {
     /// Print everything as JSON
     #[arg(long)]
     json: bool,
+
+    /// Print the metrics instead, as Prometheus reads them (OpenMetrics)
+    #[arg(long, conflicts_with = "json")]
+    metrics: bool,
 }
 
 /// Asks and prints.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let answer = args.target.ask_for("/status")?;
-    if args.json {
+    let path = if args.metrics { "/metrics" } else { "/status" };
+    let answer = args.target.ask_for(path)?;
+    if args.json || args.metrics {
         std::io::stdout().write_all(&answer.body)?;
         return Ok(ExitCode::SUCCESS);
     }

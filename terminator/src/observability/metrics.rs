@@ -18,6 +18,7 @@ use super::instance::{Instance, VERSION};
 use super::page::{Page, reasons};
 use crate::control::status::Status;
 use crate::steering;
+use crate::sys::resources;
 
 /// The media type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -94,6 +95,20 @@ impl Scrape {
             Some(Unit::Seconds),
             self.uptime.as_secs_f64(),
         )?;
+        // The names that client libraries of Prometheus give them.
+        page.seconds_counter(
+            "process_cpu",
+            "Processor time of the process, in user space and in the kernel",
+            resources::processor_time().as_secs_f64(),
+        )?;
+        if let Ok(bytes) = resources::resident_memory() {
+            page.single_gauge(
+                "process_resident_memory",
+                "Memory of the process that is resident",
+                Some(Unit::Bytes),
+                bytes as f64,
+            )?;
+        }
         self.steering(page)?;
         self.by_worker(
             page,
@@ -470,10 +485,11 @@ mod tests {
             .collect();
         let listed: BTreeSet<String> = include_str!("../../../docs/METRICS.md")
             .lines()
-            .filter_map(|line| line.strip_prefix("| `clinch_"))
-            .filter_map(|rest| Some(format!("clinch_{}", rest.split(['`', '{']).next()?)))
+            .filter_map(|line| line.strip_prefix("| `"))
+            .filter_map(|rest| Some(rest.split(['`', '{']).next()?.to_owned()))
             .collect();
         assert_eq!(written, listed);
-        assert!(written.iter().all(|name| name.starts_with("clinch_")));
+        let ours = |name: &String| name.starts_with("clinch_") || name.starts_with("process_");
+        assert!(written.iter().all(ours));
     }
 }

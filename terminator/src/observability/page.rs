@@ -37,6 +37,13 @@ impl Page<'_> {
             .encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
 
+    /// A counter without labels that counts seconds.
+    pub(super) fn seconds_counter(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        self.0
+            .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
     /// A gauge without labels.
     pub(super) fn single_gauge(
         &mut self,

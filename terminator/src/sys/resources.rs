@@ -1,11 +1,13 @@
-//! What the machine grants the process: file descriptors, and the size of its pages.
+//! What the machine grants the process, file descriptors and the size of its pages, and what it uses.
 //!
 //! It raises the descriptor limit as far as the kernel lets it and says how many connections that
 //! carries; the caller refuses to start, or derives its bound, from the figure.
 
-use std::io;
+use std::time::Duration;
+use std::{fs, io};
 
 use rustix::process::{Resource, Rlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Raises the limit of open files to the hard limit, or to `wanted` if that is higher and the
 /// process may (CAP_SYS_RESOURCE, up to `fs.nr_open`). Returns the limit now in force.
@@ -46,9 +48,39 @@ pub fn decline_huge_pages() -> io::Result<()> {
     }
 }
 
+/// Processor time that the process has used, threads that have ended included.
+pub fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let (seconds, nanoseconds) = (time.tv_sec, time.tv_nsec);
+    Duration::try_from(time)
+        .unwrap_or_else(|_| unreachable!("a time of {seconds} s and {nanoseconds} ns"))
+}
+
+/// Memory of the process that is resident, bytes (proc_pid_statm(5)).
+pub fn resident_memory() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/self/statm")?;
+    let pages = text
+        .split(' ')
+        .nth(1)
+        .and_then(|field| field.parse::<u64>().ok());
+    let pages = pages.ok_or_else(|| io::Error::other("/proc/self/statm has no second field"))?;
+    Ok(pages * rustix::param::page_size() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_has_used_memory_and_time() {
+        let memory = resident_memory().expect("procfs is mounted");
+        assert!(memory > 1 << 20, "{memory} bytes");
+        let before = processor_time();
+        assert!(before > Duration::ZERO);
+        while processor_time() == before {
+            std::hint::spin_loop();
+        }
+    }
 
     #[test]
     fn the_descriptor_limit_in_force_is_what_was_reported() {

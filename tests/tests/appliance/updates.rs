@@ -25,6 +25,8 @@ fn a_broken_update_falls_back_and_a_good_one_is_kept() {
     let broken = disks::update(place.dir.path(), "9.0.0", Init::Broken);
     operator::command(admin, &key, &["update", &broken]).has("ok clinch-b_9.0.0+3.efi");
     machine.says_times("init: proved:", 2);
+    let metrics = operator::command(admin, &key, &["metrics"]);
+    metrics.has("clinch_build_info{").has("# EOF\n");
     let said = operator::command(admin, &key, &["status"]);
     said.has("slot clinch-a_").has("steering kernel").lacks("+");
     assert_eq!(

@@ -47,6 +47,8 @@ enum What {
     },
     /// Say what the appliance is and does
     Status,
+    /// Print the metrics of its clinch (OpenMetrics)
+    Metrics,
     /// Send an update; it is booted, and kept once the appliance has proved that it serves
     Update {
         /// The file clinch.update of a build
@@ -73,6 +75,7 @@ fn main() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         What::Status => (Command::Status, Vec::new()),
+        What::Metrics => (Command::Metrics, Vec::new()),
         What::Update { file } => (
             Command::Update,
             std::fs::read(file).with_context(|| file.display().to_string())?,
@@ -88,7 +91,11 @@ fn main() -> anyhow::Result<ExitCode> {
     let answer = admin::send(to, &key(file)?, command, &body).with_context(|| {
         format!("{to} does not answer; is the address in machine.toml, and this machine in `from`?")
     })?;
-    print!("{answer}");
+    match (&args.command, answer.strip_prefix("ok ")) {
+        // Nothing but what a scraper reads.
+        (What::Metrics, Some(page)) => println!("{}", page.trim_end()),
+        _ => print!("{answer}"),
+    }
     Ok(if answer.starts_with("ok") {
         ExitCode::SUCCESS
     } else {
