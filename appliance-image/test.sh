@@ -16,6 +16,8 @@ export CLINCH_IMAGE CLINCH_APPLIANCE CLINCH_HUNG
 # What the tests put into a machine besides the image.
 program appliance "$static" -p clinch-init --example hung
 
-rm -f "$CLINCH_IMAGE/boot-times.txt"
+rm -f "$CLINCH_IMAGE/boot-times.txt" "$CLINCH_IMAGE/costs.txt"
 cargo test --workspace --locked --test appliance -- --test-threads 1 --nocapture "$@"
-[ ! -e "$CLINCH_IMAGE/boot-times.txt" ] || cat "$CLINCH_IMAGE/boot-times.txt"
+for figures in boot-times.txt costs.txt; do
+    [ ! -e "$CLINCH_IMAGE/$figures" ] || cat "$CLINCH_IMAGE/$figures"
+done

@@ -41,6 +41,8 @@ pub struct Parts {
     pub card: &'static str,
     /// MiB of memory.
     pub memory: u32,
+    /// One processor on which each instruction takes a nanosecond: a time is a count of instructions.
+    pub counting: bool,
     /// Ports forwarded to the machine: on the host's loopback, and there.
     pub forwards: Vec<(u16, u16)>,
     /// Further arguments for QEMU.
@@ -54,6 +56,7 @@ impl Default for Parts {
             disks: Vec::new(),
             card: "virtio-net-pci",
             memory: 256,
+            counting: false,
             forwards: Vec::new(),
             more: Vec::new(),
         }
@@ -80,6 +83,7 @@ impl Machine {
         let (serial, monitor) = (dir.path().join("serial"), dir.path().join("monitor"));
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(ALWAYS).args(["-m", &parts.memory.to_string()]);
+        qemu.args(if parts.counting { COUNTING } else { PLAIN });
         qemu.args(["-serial", &format!("file:{}", path(&serial))]);
         let monitor_socket = format!("unix:{},server=on,wait=off", path(&monitor));
         qemu.args(["-qmp", &monitor_socket]);
@@ -187,9 +191,14 @@ impl Drop for Machine {
     }
 }
 
+const PLAIN: &[&str] = &["-accel", "tcg,thread=multi", "-smp", "2"];
+
 #[rustfmt::skip]
-const ALWAYS: [&str; 18] = [
-    "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2",
+const COUNTING: &[&str] = &["-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0,sleep=on"];
+
+#[rustfmt::skip]
+const ALWAYS: [&str; 14] = [
+    "-cpu", "max",
     "-nodefaults", "-no-user-config", "-display", "none",
     "-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
     "-device", "virtio-rng-pci", "-device", "i6300esb",

@@ -7,15 +7,13 @@
 //! a time is a count of instructions then, and says nothing about how long they would take.
 
 use std::fs;
-use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
-use clinch_tests::PROMPT;
 use clinch_tests::backend::Backend;
 use clinch_tests::client::{Client, Offer};
-use clinch_tests::eventually;
 use clinch_tests::process::Clinch;
 use clinch_tests::setup::Setup;
+use clinch_tests::{PROMPT, bulk, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::CipherSuite::{TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256};
 
@@ -26,14 +24,7 @@ fn main() {
         None => otherwise,
     };
     let (mib, times) = (number(16), number(3));
-    let backend = Backend::tcp(move |mut stream| {
-        let piece = vec![7; 1 << 16];
-        let mut byte = [0];
-        stream.read_exact(&mut byte).expect("a question");
-        for _ in 0..mib << 4 {
-            stream.write_all(&piece).expect("clinch takes it");
-        }
-    });
+    let backend = Backend::tcp(move |stream| bulk::pour(stream, mib << 20));
     for (suite, name) in [
         (TLS13_AES_128_GCM_SHA256, "AES-128-GCM"),
         (TLS13_CHACHA20_POLY1305_SHA256, "ChaCha20-Poly1305"),
@@ -52,14 +43,7 @@ fn main() {
                 let mut session = client
                     .connect(setup.address, "a.example")
                     .expect("a handshake");
-                session.stream.write_all(b"?").expect("open");
-                session.stream.flush().expect("open");
-                let mut buffer = vec![0; 1 << 16];
-                let mut got = 0;
-                while let n @ 1.. = session.stream.read(&mut buffer).expect("a clean end") {
-                    got += n as u64;
-                }
-                assert_eq!(got, mib << 20);
+                assert_eq!(bulk::draw(&mut session), mib << 20);
             };
             fetch();
             let sealed = if ktls { "kernel" } else { "clinch" };

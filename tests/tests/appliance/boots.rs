@@ -5,12 +5,7 @@ use std::net::SocketAddr;
 
 use clinch_tests::appliance::disks::{self, Refused};
 use clinch_tests::appliance::http::{HttpServer, boot_next};
-use clinch_tests::appliance::{
-    Firmware, HOST, Machine, Parts, Place, address, image, operator, port, record,
-};
-use clinch_tests::backend::Backend;
-use clinch_tests::bulk::{answer, bytes, exchange};
-use clinch_tests::client::Client;
+use clinch_tests::appliance::{Firmware, HOST, Machine, Parts, Place, image, record};
 use clinch_tests::responder::Mode;
 
 #[test]
@@ -30,45 +25,6 @@ fn a_fresh_machine_serves_closed_and_a_restart_needs_no_responder() {
     machine.says("init: proved:");
     place.assert_stapled();
     assert_eq!(place.responder.count(), asked);
-}
-
-#[test]
-fn the_kernel_seals_what_a_listener_with_ktls_sends() {
-    const LENGTH: usize = 4 << 20;
-    let place = Place::new();
-    // QEMU reaches 127.0.0.1 of the host and no other loopback address.
-    let backend = Backend::tcp_on(address(), |stream| answer(stream, LENGTH));
-    let text = place.read("clinch.toml");
-    let text = text.replace("[listen.public]\n", "[listen.public]\nktls = true\n");
-    let at = format!(
-        "{HOST}:{}",
-        backend.written().rsplit(":").next().expect("a port")
-    );
-    place.write("clinch.toml", &text.replace(&format!("{HOST}:9"), &at));
-    let key = place.allow_operator();
-    let (state, volume, admin) = (place.state(), place.volume(), port());
-    let mut parts = place.parts(&[&state, &volume]);
-    parts.forwards.push((admin, 9443));
-    let mut machine = Machine::start(&parts);
-    machine.says("init: proved:");
-    assert!(
-        !machine.said().contains("configuration_warning"),
-        "{}",
-        machine.said()
-    );
-    let sealed = || {
-        let said = operator::command(admin, &key, &["status"]).text;
-        let count = said.rsplit("kTLS ").next().unwrap_or_default();
-        count.trim().parse::<u64>().expect(&said)
-    };
-    let before = sealed();
-    let client = Client::new(place.authority.root());
-    let edge = SocketAddr::from(([127, 0, 0, 1], place.port));
-    let mut session = client.connect(edge, "edge.test").expect("a handshake");
-    let got = exchange(&mut session, &bytes(2, LENGTH));
-    assert!(got == bytes(1, LENGTH), "{} other bytes", got.len());
-    assert_eq!(sealed(), before + 1);
-    machine.assert_sound();
 }
 
 #[test]

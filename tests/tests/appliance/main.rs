@@ -11,6 +11,7 @@ mod boots;
 mod configurations;
 mod cuts;
 mod hangs;
+mod ktls;
 mod making;
 mod networks;
 mod pins;
