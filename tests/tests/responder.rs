@@ -235,30 +235,6 @@ fn a_full_disk_does_not_keep_the_staple_from_being_served() {
     cache_on("size=4k,nr_inodes=1");
 }
 
-#[test]
-fn a_disk_with_room_for_one_more_file_takes_every_refresh() {
-    let echo = Backend::echo();
-    let mut setup = Setup::new();
-    for number in 0..SITES {
-        setup.site(&format!("s{number}.example"), echo.written(), "");
-    }
-    setup
-        .responder
-        .says(Answer::GoodFor(Duration::from_secs(6)));
-    // The directory, a file for each certificate, and one that is written beside its name.
-    let options = format!("size=1m,nr_inodes={}", 1 + SITES + 1);
-    let Some(_mount) = Mount::tmpfs(&setup.cache(), &options) else {
-        skip!("a tmpfs cannot be mounted here, which this disk is made of");
-    };
-    let clinch = setup.start();
-    // Each twice at least, and those that come together as one group.
-    let writes = (3 * SITES) as f64;
-    clinch.wait_for_count("clinch_ocsp_cache_writes_total", &[], writes);
-    let failures = clinch.count("clinch_ocsp_cache_write_failures_total", &[]);
-    assert_eq!(failures, 0.0, "{}", clinch.log());
-    clinch.stop();
-}
-
 fn cache_on(options: &str) {
     let echo = Backend::echo();
     let (setup, issued) = Setup::with_site("a.example", echo.written());
@@ -312,6 +288,3 @@ fn truncate(entry: &Path) {
 fn replace_by_text(entry: &Path) {
     std::fs::write(entry, "not a response").expect("our own file");
 }
-
-/// Certificates whose staples do not fit on the disk twice.
-const SITES: usize = 12;

@@ -301,6 +301,10 @@ const UNFINISHED: &str = "part";
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use rustix::process::{Resource, Rlimit, setrlimit};
+
     use super::*;
 
     fn entry(name: &str, bytes: &[u8]) -> Entry {
@@ -328,6 +332,40 @@ mod tests {
         assert_eq!(read("a.ocsp").expect("kept"), b"revoked");
         assert_eq!(read("b.ocsp").expect("kept"), b"good");
         assert!(read("c.ocsp").is_err());
+    }
+
+    /// Descriptors stand for the room of a disk. They are the whole process's, so it is one of its own.
+    #[test]
+    fn a_group_for_which_there_is_no_room_is_kept_in_parts() {
+        const ALONE: &str = "CLINCH_TEST_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let name = "control::cache::tests::a_group_for_which_there_is_no_room_is_kept_in_parts";
+            let done = Command::new(std::env::current_exe().expect("this program"))
+                .args(["--exact", name])
+                .env(ALONE, "1")
+                .output()
+                .expect("it runs again");
+            let said = String::from_utf8_lossy(&done.stdout);
+            assert!(said.contains("1 passed"), "{said}");
+            return;
+        }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let few = Rlimit {
+            current: Some(64),
+            maximum: Some(64),
+        };
+        setrlimit(Resource::Nofile, few).expect("fewer are allowed");
+        let mut taken = Vec::new();
+        while let Ok(file) = File::open(dir.path()) {
+            taken.push(file);
+        }
+        taken.truncate(taken.len() - 2);
+        let group: Vec<Entry> = (0..7).map(|n| entry(&n.to_string(), b"good")).collect();
+        let (kept, failures) = Cache::new(dir.path()).keep(&group);
+        drop(taken);
+        assert_eq!((kept, failures.len()), (7, 0), "{failures:?}");
+        let files = fs::read_dir(dir.path()).expect("readable");
+        assert_eq!(files.count(), 7);
     }
 
     #[test]
