@@ -19,7 +19,7 @@ wanted() {
         image) echo systemd-boot-efi mtools dosfstools e2fsprogs fdisk cpio zstd xz-utils kmod binutils sbsigntool efitools faketime syslinux syslinux-common nftables openssl ca-certificates ;;
         ebpf-kernels) echo qemu-system-x86 cpio kmod binutils strace ;;
         image-quick) echo qemu-system-x86 mtools dosfstools e2fsprogs cpio zstd xz-utils kmod binutils nftables openssl ca-certificates ;;
-        image-test) echo qemu-system-x86 ipxe-qemu ovmf swtpm openssl ;;
+        image-test) echo qemu-system-x86 ipxe-qemu ovmf swtpm xorriso openssl ;;
         *) echo "tests/bootstrap.sh: unknown purpose '$1' (build, demo, test, matrix, fuzz, bench, newest, ebpf-kernels, image, image-quick or image-test)" >&2; exit 2 ;;
     esac
 }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::{chown, symlink};
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::firewall::{self, Plan};
 use crate::generations::Generations;
@@ -52,6 +52,7 @@ pub fn run() -> ! {
     let (generations, persistent) = state();
     randomness::seed();
     let chosen = configuration::choose(&generations, &children);
+    watchdog.beat();
     let (machine, served) = configuration::read();
     let _ = rustix::system::sethostname(machine.hostname.as_bytes());
 
@@ -127,16 +128,7 @@ fn close(children: &Children, machine: &Machine, served: &Served, resolvers: &[I
 
 /// Mounts the state partition, or makes do with memory. Says which.
 fn state() -> (Generations, bool) {
-    let deadline = Instant::now() + DISK_WAIT;
-    let volume = loop {
-        match volumes::labelled(volumes::STATE) {
-            None if Instant::now() < deadline && volumes::all().is_empty() => {
-                std::thread::sleep(Duration::from_millis(100))
-            }
-            found => break found,
-        }
-    };
-    let mounted = volume.is_some_and(|volume| {
+    let mounted = volumes::state().is_some_and(|volume| {
         match mounts::device(&volume.device, mounts::STATE, volume.kind, false) {
             Ok(()) => true,
             Err(error) => {
@@ -198,4 +190,3 @@ fn raise_limits() {
 }
 
 const NETWORK_WAIT: Duration = Duration::from_secs(10);
-const DISK_WAIT: Duration = Duration::from_secs(10);

@@ -54,7 +54,7 @@ pub fn choose(generations: &Generations, children: &Children) -> Chosen {
         note = format!(", {number} cannot be opened");
     }
     let usable = current.and_then(|(number, folder)| Some((number, folder.ok()?)));
-    if let Some(volume) = volumes::labelled(volumes::CONFIG) {
+    if let Some(volume) = volumes::configuration(usable.is_none()) {
         let device = volume.device.display();
         match from_volume(&volume, generations, children, usable.is_some()) {
             Ok(Some((number, digest))) => {

@@ -17,7 +17,7 @@ use crate::power::{self, Down, Heard, Watchdog};
 use crate::run::Children;
 use crate::slots::{self, Slot};
 use crate::supervise::{self, BackOff, Clinch, Served};
-use crate::{commands, health, randomness, say, screen};
+use crate::{commands, health, randomness, say, screen, volumes};
 
 /// Everything that outlives the boot.
 pub struct Machinery {
@@ -61,8 +61,17 @@ pub fn live(
     let mut started = Instant::now();
     let mut start_at = Some(Instant::now());
     let configured = Path::new(supervise::CONFIG).join("clinch.toml").exists();
+    // One that was there already was refused.
+    let there = volumes::labelled(volumes::CONFIG);
     loop {
         watchdog.beat();
+        if !configured && there.is_none() && volumes::labelled(volumes::CONFIG).is_some() {
+            say!(
+                "a volume labelled {} came: the machine starts again with it",
+                volumes::CONFIG
+            );
+            let _ = tell.send(Heard::Down(Down::Restart));
+        }
         if configured && start_at.is_some_and(|at| at <= Instant::now()) {
             start_at = None;
             started = Instant::now();

@@ -4,6 +4,8 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// A block device with a file system that has a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +42,49 @@ pub fn all() -> Vec<Volume> {
 pub fn labelled(label: &str) -> Option<Volume> {
     all().into_iter().find(|volume| volume.label == label)
 }
+
+/// The state partition. A disk may come a moment after its driver.
+pub fn state() -> Option<Volume> {
+    let begun = Instant::now();
+    awaited(STATE, || {
+        let wait = if all().is_empty() {
+            FIRST_DISK
+        } else {
+            OTHER_DISK
+        };
+        begun.elapsed() < wait
+    })
+}
+
+/// The volume that brings a configuration. One behind USB comes late: the kernel finds it some tenths of
+/// a second after the controller, and leaves it a second before it asks what is on it. `needed`: without
+/// it the machine has nothing to do.
+pub fn configuration(needed: bool) -> Option<Volume> {
+    let begun = Instant::now();
+    let usb = || fs::read_dir("/sys/bus/usb/devices").is_ok_and(|mut found| found.next().is_some());
+    let wait = match needed {
+        true => NEEDED_STICK,
+        false if usb() => STICK,
+        false => Duration::ZERO,
+    };
+    awaited(CONFIG, || begun.elapsed() < wait)
+}
+
+fn awaited(label: &str, wait: impl Fn() -> bool) -> Option<Volume> {
+    loop {
+        let found = labelled(label);
+        if found.is_some() || !wait() {
+            return found;
+        }
+        sleep(BETWEEN_LOOKS);
+    }
+}
+
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+const FIRST_DISK: Duration = Duration::from_secs(10);
+const OTHER_DISK: Duration = Duration::from_secs(1);
+const STICK: Duration = Duration::from_millis(2500);
+const NEEDED_STICK: Duration = Duration::from_secs(10);
 
 fn read(device: &Path) -> Option<Volume> {
     let file = File::open(device).ok()?;

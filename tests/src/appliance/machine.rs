@@ -41,6 +41,8 @@ pub struct Parts {
     pub card: &'static str,
     /// MiB of memory.
     pub memory: u32,
+    /// Its watchdog, in QEMU's words.
+    pub watchdog: [&'static str; 2],
     /// One processor on which each instruction takes a nanosecond: a time is a count of instructions.
     pub counting: bool,
     /// Ports forwarded to the machine: on the host's loopback, and there.
@@ -56,6 +58,7 @@ impl Default for Parts {
             disks: Vec::new(),
             card: "virtio-net-pci",
             memory: 256,
+            watchdog: ["-device", "i6300esb"],
             counting: false,
             forwards: Vec::new(),
             more: Vec::new(),
@@ -84,6 +87,7 @@ impl Machine {
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(ALWAYS).args(["-m", &parts.memory.to_string()]);
         qemu.args(if parts.counting { COUNTING } else { PLAIN });
+        qemu.args(parts.watchdog);
         qemu.args(["-serial", &format!("file:{}", path(&serial))]);
         let monitor_socket = format!("unix:{},server=on,wait=off", path(&monitor));
         qemu.args(["-qmp", &monitor_socket]);
@@ -173,14 +177,27 @@ impl Machine {
         let _ = self.process.wait();
     }
 
+    /// Plugs a stick with this medium, one of its drives, into a controller that it has.
+    pub fn plug(&self, drive: &str) {
+        self.execute(&format!(
+            r#"{{"execute":"device_add","arguments":{{"driver":"usb-storage","id":"plugged","drive":"{drive}"}}}}"#
+        ));
+    }
+
     fn command(&self, command: &str) {
+        self.execute(&format!(r#"{{"execute":"{command}"}}"#));
+    }
+
+    fn execute(&self, command: &str) {
         let stream = UnixStream::connect(&self.monitor).expect("QEMU's monitor");
         let mut lines = BufReader::new(&stream);
         let mut line = String::new();
         lines.read_line(&mut line).expect("a greeting");
-        for execute in ["qmp_capabilities", command] {
-            writeln!(&stream, "{{\"execute\":\"{execute}\"}}").expect("QEMU listens");
+        for command in [r#"{"execute":"qmp_capabilities"}"#, command] {
+            line.clear();
+            writeln!(&stream, "{command}").expect("QEMU listens");
             lines.read_line(&mut line).expect("an answer");
+            assert!(!line.contains("\"error\""), "{command}: {line}");
         }
     }
 }
@@ -197,11 +214,11 @@ const PLAIN: &[&str] = &["-accel", "tcg,thread=multi", "-smp", "2"];
 const COUNTING: &[&str] = &["-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0,sleep=on"];
 
 #[rustfmt::skip]
-const ALWAYS: [&str; 14] = [
+const ALWAYS: [&str; 12] = [
     "-cpu", "max",
     "-nodefaults", "-no-user-config", "-display", "none",
     "-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
-    "-device", "virtio-rng-pci", "-device", "i6300esb",
+    "-device", "virtio-rng-pci",
 ];
 
 fn network(qemu: &mut Command, parts: &Parts) {

@@ -1,11 +1,10 @@
 //! Every way in which a machine starts, each up to a stapled handshake.
 
 use std::fs;
-use std::net::SocketAddr;
 
 use clinch_tests::appliance::disks::{self, Refused};
 use clinch_tests::appliance::http::{HttpServer, boot_next};
-use clinch_tests::appliance::{Firmware, HOST, Machine, Parts, Place, image, record};
+use clinch_tests::appliance::{Firmware, Machine, Parts, Place, image, record};
 use clinch_tests::responder::Mode;
 
 #[test]

@@ -11,6 +11,7 @@ mod boots;
 mod configurations;
 mod cuts;
 mod hangs;
+mod hardware;
 mod ktls;
 mod making;
 mod networks;
