@@ -166,6 +166,7 @@ impl Place {
             "clinch serves",
             "steering kernel",
             "site edge.test staple stapled",
+            "handshakes per second",
         ] {
             machine.says(part);
         }
