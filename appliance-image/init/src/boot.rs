@@ -39,6 +39,12 @@ pub fn run() -> ! {
         loaded.load(name);
     }
     loaded.coldplug();
+    if volumes::usb() {
+        // A stick may come when modules are locked.
+        for name in ["usb_storage", "uas"] {
+            loaded.load(name);
+        }
+    }
     mounts::firmware();
     sysctl::apply();
     raise_limits();

@@ -56,12 +56,16 @@ pub fn state() -> Option<Volume> {
     })
 }
 
+/// Whether the machine has a USB controller.
+pub fn usb() -> bool {
+    fs::read_dir("/sys/bus/usb/devices").is_ok_and(|mut found| found.next().is_some())
+}
+
 /// The volume that brings a configuration. One behind USB comes late: the kernel finds it some tenths of
 /// a second after the controller, and leaves it a second before it asks what is on it. `needed`: without
 /// it the machine has nothing to do.
 pub fn configuration(needed: bool) -> Option<Volume> {
     let begun = Instant::now();
-    let usb = || fs::read_dir("/sys/bus/usb/devices").is_ok_and(|mut found| found.next().is_some());
     let wait = match needed {
         true => NEEDED_STICK,
         false if usb() => STICK,
