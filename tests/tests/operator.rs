@@ -337,7 +337,7 @@ fn more_connections_than_descriptors_can_carry_are_refused_at_start() {
     }
     assert_eq!(clinch.wait(PROMPT).code(), Some(2));
     let log = clinch.log();
-    assert!(log.contains("LimitNOFILE=16192"), "the remedy: {log}");
+    assert!(log.contains("LimitNOFILE=16224"), "the remedy: {log}");
 }
 
 #[test]

@@ -76,8 +76,8 @@ fn more_connections_than_descriptors_are_refused_with_the_figure_and_the_remedy(
     place.tables = "[limits]\nconnections_per_worker = 10000000\n".to_owned();
     let (code, said) = place.fail_to_start();
     assert_eq!(code, 2, "{said}");
-    assert!(said.contains("needs 40000192 file descriptors"), "{said}");
-    assert!(said.contains("LimitNOFILE=40000192"), "{said}");
+    assert!(said.contains("needs 40000224 file descriptors"), "{said}");
+    assert!(said.contains("LimitNOFILE=40000224"), "{said}");
 }
 
 #[test]
