@@ -46,6 +46,7 @@ pub fn run() -> ! {
         }
     }
     mounts::firmware();
+    mounts::hide_types();
     sysctl::apply();
     raise_limits();
 
@@ -105,6 +106,7 @@ pub fn run() -> ! {
         slot,
         trial: chosen.trial,
         volume: chosen.volume,
+        vain_volume: chosen.vain_volume,
     };
     life::live(machinery, facts, network, &watchdog, &tell, &heard)
 }

@@ -24,6 +24,8 @@ pub struct Chosen {
     pub trial: Option<u64>,
     /// Digest of the volume that brought it, if it is on trial from one.
     pub volume: Option<String>,
+    /// Whether a volume was there that brought none.
+    pub vain_volume: bool,
     /// Words for the screen.
     pub words: String,
 }
@@ -54,9 +56,10 @@ pub fn choose(generations: &Generations, children: &Children) -> Chosen {
         note = format!(", {number} cannot be opened");
     }
     let usable = current.and_then(|(number, folder)| Some((number, folder.ok()?)));
-    if let Some(volume) = volumes::configuration(usable.is_none()) {
+    let volume = volumes::configuration(usable.is_none());
+    if let Some(volume) = &volume {
         let device = volume.device.display();
-        match from_volume(&volume, generations, children, usable.is_some()) {
+        match from_volume(volume, generations, children, usable.is_some()) {
             Ok(Some((number, digest))) => {
                 return on_trial(number, Some(digest), format!(", from {device}"));
             }
@@ -83,6 +86,7 @@ pub fn choose(generations: &Generations, children: &Children) -> Chosen {
     Chosen {
         trial: None,
         volume: None,
+        vain_volume: volume.is_some(),
         words,
     }
 }
@@ -91,6 +95,7 @@ fn on_trial(number: u64, volume: Option<String>, whence: String) -> Chosen {
     Chosen {
         trial: Some(number),
         volume,
+        vain_volume: false,
         words: format!("{number}, on trial{whence}"),
     }
 }

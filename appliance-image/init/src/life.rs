@@ -39,6 +39,8 @@ pub struct Machinery {
     pub trial: Option<u64>,
     /// Digest of the volume that brought it.
     pub volume: Option<String>,
+    /// Whether a volume was there at the start that brought no configuration.
+    pub vain_volume: bool,
 }
 
 /// Runs the machine. Does not return.
@@ -51,6 +53,7 @@ pub fn live(
     heard: &mpsc::Receiver<Heard>,
 ) -> ! {
     let (children, clinch) = (machinery.children.clone(), machinery.clinch.clone());
+    let mut volume = machinery.vain_volume;
     screen::start(facts, network, clinch.clone(), children.clone());
     let machinery = Arc::new(Mutex::new(machinery));
     commands::listen(&machinery, tell);
@@ -61,16 +64,18 @@ pub fn live(
     let mut started = Instant::now();
     let mut start_at = Some(Instant::now());
     let configured = Path::new(supervise::CONFIG).join("clinch.toml").exists();
-    // One that was there already was refused.
-    let there = volumes::labelled(volumes::CONFIG);
     loop {
         watchdog.beat();
-        if !configured && there.is_none() && volumes::labelled(volumes::CONFIG).is_some() {
-            say!(
-                "a volume labelled {} came: the machine starts again with it",
-                volumes::CONFIG
-            );
-            let _ = tell.send(Heard::Down(Down::Restart));
+        if !configured {
+            let there = volumes::labelled(volumes::CONFIG).is_some();
+            if there && !volume {
+                say!(
+                    "a volume labelled {} came: the machine starts again with it",
+                    volumes::CONFIG
+                );
+                let _ = tell.send(Heard::Down(Down::Restart));
+            }
+            volume = there;
         }
         if configured && start_at.is_some_and(|at| at <= Instant::now()) {
             start_at = None;

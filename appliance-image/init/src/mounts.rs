@@ -36,6 +36,18 @@ pub fn kernel() {
     }
 }
 
+/// Hides the kernel's own types (BTF). The loader of steering reads all of them, which takes 20 MB, and the
+/// programs name none.
+pub fn hide_types() {
+    const TYPES: &str = "/sys/kernel/btf";
+    let bare = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
+    if Path::new(TYPES).is_dir()
+        && let Err(error) = mount("none", TYPES, "tmpfs", bare, None)
+    {
+        say!("{TYPES} cannot be hidden: {error}");
+    }
+}
+
 /// Mounts the firmware's variables, where the machine was started by UEFI.
 pub fn firmware() {
     if Path::new("/sys/firmware/efi/efivars").is_dir() {

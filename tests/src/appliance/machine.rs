@@ -180,7 +180,14 @@ impl Machine {
     /// Plugs a stick with this medium, one of its drives, into a controller that it has.
     pub fn plug(&self, drive: &str) {
         self.execute(&format!(
-            r#"{{"execute":"device_add","arguments":{{"driver":"usb-storage","id":"plugged","drive":"{drive}"}}}}"#
+            r#"{{"execute":"device_add","arguments":{{"driver":"usb-storage","id":"usb-{drive}","drive":"{drive}"}}}}"#
+        ));
+    }
+
+    /// Pulls it out again.
+    pub fn unplug(&self, drive: &str) {
+        self.execute(&format!(
+            r#"{{"execute":"device_del","arguments":{{"id":"usb-{drive}"}}}}"#
         ));
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use clinch_tests::appliance::tpm::Tpm;
 use clinch_tests::appliance::{Firmware, Machine, Parts, Place, disks};
@@ -77,18 +78,29 @@ fn the_state_lies_on_scsi_and_the_configuration_comes_by_uas_or_ehci() {
 }
 
 #[test]
-fn a_stick_that_is_plugged_into_a_machine_without_a_configuration_is_taken() {
+fn sticks_that_are_plugged_into_a_machine_without_a_configuration_are_tried_until_one_is_right() {
     let place = Place::new();
-    let (state, stick) = (place.state(), place.volume());
-    let mut more = drive("stick", &stick);
+    let (state, good) = (place.state(), place.volume());
+    place.add("clinch.toml", "no_such_key = 1\n");
+    let bad = disks::volume(&place.config(), &place.dir.path().join("bad.img"));
+    let mut more = drive("bad", &bad);
+    more.extend(drive("good", &good));
     more.extend(words("-device qemu-xhci"));
     let mut machine = Machine::start(&Parts {
         more,
         ..place.parts(&[&state])
     });
     machine.says("there is no configuration");
-    machine.plug("stick");
+    machine.says("configuration none");
+    machine.plug("bad");
     machine.says("a volume labelled CLINCH came");
+    machine.says("no_such_key");
+    machine.says("the one of /dev/sda was refused");
+    machine.unplug("bad");
+    // The machine looks twice a second.
+    std::thread::sleep(Duration::from_secs(5));
+    machine.plug("good");
+    machine.says_times("a volume labelled CLINCH came", 2);
     machine.says("init: proved:");
     place.assert_stapled();
     machine.assert_sound();
