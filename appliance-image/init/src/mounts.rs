@@ -36,7 +36,7 @@ pub fn kernel() {
     }
 }
 
-/// Hides the kernel's own types (BTF). The loader of steering reads all of them, which takes 20 MB, and the
+/// Hides the kernel's own types (BTF). The loader of steering reads all of them, which takes some 20 MB, and the
 /// programs name none.
 pub fn hide_types() {
     const TYPES: &str = "/sys/kernel/btf";
