@@ -74,6 +74,8 @@ pub fn live(
                     volumes::CONFIG
                 );
                 let _ = tell.send(Heard::Down(Down::Restart));
+            } else if volume && !there {
+                say!("the volume labelled {} is gone", volumes::CONFIG);
             }
             volume = there;
         }

@@ -51,9 +51,7 @@ pub fn decline_huge_pages() -> io::Result<()> {
 /// Processor time that the process has used, threads that have ended included.
 pub fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
-    let (seconds, nanoseconds) = (time.tv_sec, time.tv_nsec);
-    Duration::try_from(time)
-        .unwrap_or_else(|_| unreachable!("a time of {seconds} s and {nanoseconds} ns"))
+    Duration::try_from(time).expect("no process has used less than nothing")
 }
 
 /// Memory of the process that is resident, bytes (proc_pid_statm(5)).
